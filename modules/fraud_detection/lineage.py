@@ -1,0 +1,59 @@
+"""From a model version back to the raw bytes, each step checked by its hash."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops import objects
+from mlops.bootstrap import Connected
+from mlops.errors import Damaged
+from modules.fraud_detection.settings import NAME
+from modules.fraud_detection.src.features import feature_store
+from modules.fraud_detection.src.models.artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Step:
+    """One link of the chain: what it is, its name or hash, and where it lies."""
+
+    what: str
+    name: str
+    where: str
+
+
+def trace(platform: Connected, which: str | int) -> Iterator[Step]:
+    """Walk back from a version, given by alias or number. Raises `NotFound` or `Damaged` where a link is broken."""
+    version = platform.registry.find(NAME, which)
+    yield Step("version", f"{version.name} {version.number}", f"MLflow run {version.run_id}")
+    yield Step("code", version.tags["git_revision"], f"source hash {version.tags['code']}")
+    yield Step("configuration", version.tags["configuration"], f"MLflow run {version.run_id}, run/configuration.json")
+    with tempfile.TemporaryDirectory() as folder:
+        found = Artifact.open(platform.registry.fetch(version, Path(folder)))
+    _same("the model", version.tags["model_hash"], found.hash)
+    yield Step("model", found.hash, f"{len(found.card.encoder.features)} features, {found.card.kind}")
+    manifest = feature_store.find(platform.objects, version.tags["snapshot"])
+    _same("the snapshot the model names", manifest.name, found.card.snapshot)
+    rows = feature_store.load(platform.objects, manifest.name).height
+    yield Step("features", manifest.name, f"{rows:,} rows, {platform.objects.url(feature_store.FOLDER)}/{manifest.name}")
+    processed = manifest.parents["processed"]
+    with platform.objects.download(processed) as path:
+        _same(processed, Path(processed).stem, objects.digest(path)[:16])
+    yield Step("transactions", Path(processed).stem, platform.objects.url(processed))
+    record = json.loads(objects.read(platform.objects, manifest_of(processed)))
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(record["raw_files"][0]).parent.as_posix()
+        copies = sorted(objects.download_folder(platform.objects, home, Path(folder)).iterdir())
+        _same(home, version.tags["data_hash"], objects.digest_of_all(copies))
+    yield Step("raw data", version.tags["data_hash"], platform.objects.url(home))
+
+
+def manifest_of(processed: str) -> str:
+    """The key of the page that says what a processed table was made from."""
+    return processed.removesuffix(".parquet") + ".json"
+
+
+def _same(what: str, expected: str, found: str) -> None:
+    if expected != found:
+        raise Damaged(f"{what} has hash {found}, not {expected}: it was changed after it was written")

@@ -1,0 +1,141 @@
+"""How a model is made, top to bottom: raw transactions in, a registered and explained model version out."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from mlops import objects
+from mlops.errors import BadInput
+from mlops.objects import PROCESSED, RAW, translated
+from mlops.progress import Phases
+from modules.fraud_detection import lineage
+from modules.fraud_detection.job import Job, Record
+from modules.fraud_detection.src.data import load_data, synthetic
+from modules.fraud_detection.src.data.load_data import Source
+from modules.fraud_detection.src.features import build_features, feature_store
+from modules.fraud_detection.src.utils import revision
+from modules.fraud_detection.src.validation import data_validation, transform
+from modules.fraud_detection.train import evaluate, explain, register, train
+
+SIMULATED = "simulation"
+
+
+def data(job: Job) -> Record:
+    """Take the raw bytes in: copy the files as they came under the hash of their content."""
+    with _source(job) as source:
+        home = f"{RAW}/{source.hash[:16]}"
+        names = [f"{home}/{place:03d}-{file.name}" for place, file in enumerate(source.files)]
+        for file, name in zip(source.files, names, strict=True):
+            job.platform.objects.upload(file, name)
+    return {"files": names, "hash": source.hash}
+
+
+def validate(job: Job) -> Record:
+    """Hold every value against its limit, quarantine what fails, stop if too much does, clean the rest."""
+    raw, settings = job.records["data"], job.settings
+    with tempfile.TemporaryDirectory() as folder:
+        table = load_data.load(_raw_files(job, Path(folder)), settings.data)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        checked = data_validation.check(table, settings.data, settings.validation, now)
+        quarantine = _store(job, checked.quarantine, "quarantine") if checked.bad_rows else None
+        data_validation.enforce(checked, settings.validation)
+        clean = transform.clean(checked.good.drop(data_validation.ROW), settings.transform)
+        processed = _store(job, clean, "transactions")
+    record = {
+        "processed": processed, "raw": raw["hash"], "raw_files": raw["files"], "rows": checked.rows,
+        "bad_rows": checked.bad_rows, "quarantine": quarantine, "configuration": job.settings.hash,
+    }  # fmt: skip
+    objects.write(job.platform.objects, lineage.manifest_of(processed), json.dumps(record, indent=1).encode())
+    return record
+
+
+def features(job: Job) -> Record:
+    """Build every declared feature and store the snapshot that models are trained from."""
+    clean, settings = job.records["validate"], job.settings
+    with job.platform.objects.download(clean["processed"]) as path:
+        table = pl.read_parquet(path)
+    built = build_features.build(table, settings.data, settings.features)
+    parents = {"raw": clean["raw"], "processed": clean["processed"]}
+    manifest = feature_store.save(
+        job.platform.objects, built, table, settings.data, parents, revision.code(), settings.hash
+    )
+    return {
+        "snapshot": manifest.name, "raw": clean["raw"], "rows": manifest.rows, "features": len(built.columns) - 1,
+        "since": manifest.since, "until": manifest.until,
+    }  # fmt: skip
+
+
+PHASES: Mapping[str, Callable[[Job], Record]] = {
+    "data": data,
+    "validate": validate,
+    "features": features,
+    "train": train,
+    "evaluate": evaluate,
+    "explain": explain,
+    "register": register,
+}
+
+
+def run(job: Job, progress: Phases, only: str | None = None, resume: bool = False) -> None:
+    """Run the phases in order; when one fails, none after it runs and nothing is registered.
+
+    With `only`, run that phase from what the ones before it left in an earlier run. With `resume`, go on after the last
+    phase that an earlier run finished. Raises `BadInput` when an earlier phase has left nothing.
+    """
+    todo = [only] if only else list(PHASES)
+    if only:
+        if only not in PHASES:
+            raise BadInput(f"there is no phase '{only}'; the phases are: {', '.join(PHASES)}")
+        for name in list(PHASES)[: list(PHASES).index(only)]:
+            if not job.recall(name):
+                raise BadInput(f"phase '{only}' needs '{name}', which has not run for this data and configuration; run it first")
+    if resume:
+        while todo and job.recall(todo[0]):
+            todo.pop(0)
+    else:
+        job.forget(todo)
+    for name in todo:
+        with progress.phase(name) as said:
+            record = PHASES[name](job)
+            job.keep(name, record)
+            said.append(_said(record))
+
+
+@contextmanager
+def _source(job: Job) -> Iterator[Source]:
+    if job.source != SIMULATED:
+        with load_data.open_source(job.source) as source:
+            yield source
+        return
+    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
+        path = Path(folder) / "transactions.parquet"
+        synthetic.simulate(job.settings.simulation).write_parquet(path)
+        with load_data.open_source(str(path)) as source:
+            yield source
+
+
+def _raw_files(job: Job, folder: Path) -> Source:
+    raw = job.records["data"]
+    first = Path(raw["files"][0]).parent.as_posix()
+    copies = objects.download_folder(job.platform.objects, first, folder)
+    return Source(tuple(sorted(copies.iterdir())), raw["hash"])
+
+
+def _store(job: Job, table: pl.DataFrame, name: str) -> str:
+    """Store a table under the hash of its bytes and return its key."""
+    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
+        path = Path(folder) / f"{name}.parquet"
+        table.write_parquet(path)
+        key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
+        job.platform.objects.upload(path, key)
+    return key
+
+
+def _said(record: Record) -> str:
+    shown = {name: value for name, value in record.items() if isinstance(value, int | str) and not isinstance(value, bool)}
+    return "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value[:40]}" for name, value in shown.items())

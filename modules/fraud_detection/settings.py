@@ -1,0 +1,71 @@
+"""The module's settings: one YAML file, each group at home with the code that reads it."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from mlops import settings
+from mlops.settings import Platform
+from mlops.values import Group
+from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.data.synthetic import Simulation
+from modules.fraud_detection.src.features import declaration
+from modules.fraud_detection.src.features.declaration import Declaration
+from modules.fraud_detection.src.models.evaluate import Evaluation
+from modules.fraud_detection.src.models.split import Split
+from modules.fraud_detection.src.validation.data_validation import Validation
+from modules.fraud_detection.src.validation.transform import Step
+
+NAME = "fraud_detection"
+FILE = Path(__file__).parent / "config" / "config.yaml"
+
+
+class Model(Group):
+    """Which model, and the parameters to choose from."""
+
+    kind: str = Field("xgb", description="The file in src/models that holds the model.")
+    seed: int = Field(0, ge=0, description="The same seed gives the same model.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of every try.")
+    search: tuple[dict[str, Any], ...] = Field(({},), min_length=1, description="Tries, each laid over the parameters.")
+
+
+class Settings(Group):
+    """Everything that can be set."""
+
+    platform: Platform = Field(default_factory=lambda: Platform(), description="Where things are kept.")
+    simulation: Simulation = Field(default_factory=lambda: Simulation(), description="The data when none is given.")
+    data: DataSet = Field(description="Which column plays which part.")
+    validation: Validation = Field(default_factory=lambda: Validation(), description="What a column may hold.")
+    transform: tuple[Step, ...] = Field((), description="Cleaning steps, in order.")
+    features: Declaration = Field(default_factory=lambda: Declaration(), description="Features; none means the usual ones.")
+    split: Split = Field(default_factory=lambda: Split(), description="The periods to learn, choose and test on.")
+    model: Model = Field(default_factory=lambda: Model(), description="The model.")
+    evaluation: Evaluation = Field(default_factory=lambda: Evaluation(), description="What mistakes cost.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_features(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "features" not in values and isinstance(values.get("data"), dict):
+            return values | {"features": declaration.default(DataSet.model_validate(values["data"])).model_dump()}
+        return values
+
+    @model_validator(mode="after")
+    def _features_can_be_made(self) -> Self:
+        if not declaration.features(self.features, self.data):
+            raise ValueError("no feature is declared; name some in the group 'features' or leave the group out")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits over everything that changes a result; where things are kept does not."""
+        return hashlib.sha256(self.model_dump_json(exclude={"platform"}).encode()).hexdigest()[:16]
+
+
+def read(
+    file: Path | None, profile: str, environ: Mapping[str, str], arguments: Mapping[str, Any] | None = None
+) -> Settings:
+    """Read the settings from `file`, or from the module's own configuration."""
+    return settings.read(Settings, file or FILE, profile, environ, arguments)

@@ -1,0 +1,133 @@
+"""From checked transactions to a table of features: reads the declaration, feeds the window engine, makes row features."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import polars as pl
+
+from mlops.values import seconds
+from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.features import windows
+from modules.fraud_detection.src.features.declaration import LAST_HOUR_OF_NIGHT, Declaration, Row, Window, features
+from modules.fraud_detection.src.features.windows import SCALE, Floats, Ints, Past
+
+NEVER = np.iinfo(np.int64).max
+MICROSECONDS = 1_000_000
+POSITION, KNOWN_AT = "__position", "__known_at"
+ZERO_WHEN_EMPTY = ("count", "sum", "share", "distinct")
+
+
+def build(table: pl.DataFrame, dataset: DataSet, declaration: Declaration) -> pl.DataFrame:
+    """Make every declared feature for every row, in the order of the rows: the id column, then the features in order.
+
+    The result depends on the rows alone and not on their order. Numbers come out as 64-bit floats, empty where there
+    is nothing to say; categories as text.
+    """
+    wanted = features(declaration, dataset)
+    made = table
+    for entity in dict.fromkeys(window.entity for window in declaration.windows):
+        chosen = [window for window in declaration.windows if window.entity == entity]
+        made = made.with_columns(_of_entity(table, entity, chosen, dataset))
+    for row in declaration.rows:
+        made = made.with_columns(_of_row(row).alias(row.name))
+    return made.select(dataset.id_column, *(feature.name for feature in wanted))
+
+
+def _of_entity(table: pl.DataFrame, entity: str, chosen: Sequence[Window], dataset: DataSet) -> list[pl.Series]:
+    """Sort the rows by entity, time and id once, make all windows over them, and put the results back in row order."""
+    time, label = dataset.time.column, dataset.label.column
+    columns = dict.fromkeys([entity, time, dataset.id_column, *(window.of for window in chosen)])
+    needed = [pl.col(name) for name in columns]
+    if label in columns:
+        needed.append(dataset.known_at().dt.timestamp("us").fill_null(NEVER).alias(KNOWN_AT))
+    rows = table.select(needed).with_row_index(POSITION).drop_nulls(entity)
+    rows = rows.sort(entity, time, *_id_order(table, dataset.id_column))
+    runs = rows[entity].rle().struct.field("len").to_numpy()
+    past = Past(np.concatenate([[0], np.cumsum(runs, dtype=np.int64)]), rows[time].dt.timestamp("us").to_numpy())
+    places = rows[POSITION].to_numpy()
+
+    series = []
+    for window in chosen:
+        make = _over_label(rows, past, window) if window.of == label else _over_values(rows, past, window)
+        for length in window.lengths:
+            of_length = make(seconds(length) * MICROSECONDS)
+            for aggregate in window.aggregates:
+                spread = np.full(table.height, 0.0 if aggregate in ZERO_WHEN_EMPTY else np.nan)
+                spread[places] = of_length(aggregate)
+                series.append(pl.Series(window.name(aggregate, length), spread, nan_to_null=True))
+    return series
+
+
+def _id_order(table: pl.DataFrame, name: str) -> list[pl.Expr]:
+    """The order of ids at one time: numbers by value, texts by length and then by letter, which is the same for digits."""
+    column = pl.col(name)
+    return [column.str.len_chars(), column] if table.schema[name] == pl.String else [column]
+
+
+OfLength = Callable[[int], Callable[[str], Floats]]
+
+
+def _over_label(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
+    label, delay = rows[window.of], seconds(window.delay) * MICROSECONDS
+    labels = label.fill_null(0).cast(pl.Int64).to_numpy()
+    # A row never counts its own label, nor does a row at the same instant: it enters after its time at the earliest.
+    enters = np.maximum(rows[KNOWN_AT].to_numpy(), past.times + max(delay, 1))
+    enters = np.where(label.is_null().to_numpy(), NEVER, enters)
+    order = windows.entering_order(past, enters)
+
+    def of_length(length: int) -> Callable[[str], Floats]:
+        count, total = windows.known_totals(past, labels, enters, order, length, delay)
+        made = {"count": count, "sum": total, "share": total / np.maximum(count, 1)}
+        return lambda aggregate: made[aggregate].astype(np.float64)
+
+    return of_length
+
+
+def _over_values(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
+    column, delay = rows[window.of], seconds(window.delay) * MICROSECONDS
+    present = column.is_not_null().to_numpy()
+    values = column.cast(pl.Float64).fill_null(np.nan).to_numpy() if column.dtype.is_numeric() else None
+    exact = windows.fixed(values) if values is not None else np.zeros(column.len(), np.int64)
+    codes = _codes(column) if "distinct" in window.aggregates else None
+
+    def of_length(length: int) -> Callable[[str], Floats]:
+        count, total = windows.totals(past, exact, present, length, delay)
+
+        def of_aggregate(aggregate: str) -> Floats:
+            if aggregate == "count":
+                return count.astype(np.float64)
+            if aggregate == "sum":
+                return total / SCALE
+            if aggregate == "mean":
+                return np.where(count > 0, total / SCALE / np.maximum(count, 1), np.nan)
+            if aggregate == "distinct":
+                assert codes is not None
+                return windows.distinct(past, codes, length, delay).astype(np.float64)
+            assert values is not None
+            if aggregate == "max":
+                return windows.largest(past, values, present, length, delay)
+            return -windows.largest(past, -values, present, length, delay)
+
+        return of_aggregate
+
+    return of_length
+
+
+def _codes(column: pl.Series) -> Ints:
+    codes = column.rank("dense").cast(pl.Int64) - 1
+    return codes.fill_null(-1).to_numpy()
+
+
+def _of_row(row: Row) -> pl.Expr:
+    first, second = pl.col(row.of), pl.col(row.to or row.of)
+    made = {
+        "column": lambda: first,
+        "log": lambda: pl.when(first > -1).then(first.log1p()),
+        "hour": lambda: first.dt.hour(),
+        "weekday": lambda: first.dt.weekday() - 1,
+        "weekend": lambda: first.dt.weekday() >= 6,
+        "night": lambda: first.dt.hour() <= LAST_HOUR_OF_NIGHT,
+        "ratio": lambda: pl.when(second != 0).then(first / second),
+        "difference": lambda: first - second,
+    }[row.kind]()
+    return made if row.kind == "column" else made.cast(pl.Float64)

@@ -1,0 +1,128 @@
+"""A trained model as a folder of data files, each checked by its hash before anything reads it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from pydantic import ValidationError
+
+from mlops.errors import Damaged, MlopsError
+from mlops.objects import digest, translated
+from mlops.values import Group
+from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.features.declaration import Declaration
+from modules.fraud_detection.src.models import base_model
+from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Matrix
+from modules.fraud_detection.src.models.encoder import Encoder
+from modules.fraud_detection.src.validation.data_validation import Validation
+from modules.fraud_detection.src.validation.transform import Step
+
+ONNX, CARD, PROFILE, MANIFEST = "model.onnx", "card.json", "profile.json", "manifest.json"
+TOLERANCE = 1e-6
+
+
+class Thresholds(Group):
+    """From `review` on a person looks at the transaction; from `decline` on it is refused."""
+
+    review: float
+    decline: float
+
+
+class Card(Group):
+    """Everything besides the model's numbers that a decision needs: what was trained, on what, and how input is read."""
+
+    kind: str
+    parameters: dict[str, Any]
+    seed: int
+    snapshot: str
+    encoder: Encoder
+    thresholds: Thresholds
+    dataset: DataSet
+    features: Declaration
+    validation: Validation
+    transform: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model, awake: its card, the portrait of its training data, and the two ways to ask it."""
+
+    card: Card
+    profile: Mapping[str, Any]
+    hash: str
+    model: BaseModel
+    session: onnxruntime.InferenceSession
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Read what `write` wrote. Raises `Damaged` when a file is missing, extra bytes or changed."""
+        hash_ = _verified(folder)
+        card_text = (folder / CARD).read_text(encoding="utf-8")
+        try:
+            card = Card.model_validate_json(card_text)
+        except ValidationError as error:
+            raise Damaged(f"{folder / CARD} is of another version of this code: {error.error_count()} fields differ") from None
+        profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
+        model = base_model.find(card.kind).load(folder)
+        return cls(card, profile, hash_, model, _session((folder / ONNX).read_bytes()))
+
+    def probability(self, matrix: Matrix) -> Floats:
+        """Score rows by ONNX Runtime. Shape (rows,)."""
+        return _score(self.session, matrix)
+
+
+def write(folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any], sample: Matrix) -> str:
+    """Write the model into `folder` and return its hash, the same for the same model.
+
+    Raises `MlopsError` when the ONNX graph and the trained model differ by more than 1e-6 on the `sample` rows: what
+    serves must be what was trained.
+    """
+    graph = model.to_onnx()
+    apart = float(np.max(np.abs(_score(_session(graph), sample) - model.predict_proba(sample)), initial=0.0))
+    if apart > TOLERANCE:
+        raise MlopsError(
+            f"the ONNX graph of this {card.kind} model is {apart:.1e} away from it, more than {TOLERANCE:.0e}; "
+            "fewer or shallower trees lose less to rounding"
+        )
+    with translated(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder)
+        (folder / ONNX).write_bytes(graph)
+        (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
+        (folder / PROFILE).write_text(json.dumps(profile, indent=1), encoding="utf-8")
+        hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
+        (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+    return _hash(hashes)
+
+
+def _verified(folder: Path) -> str:
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise Damaged(f"{folder} holds no whole model: {MANIFEST} is missing or broken; fetch or train it again") from None
+    for name, expected in hashes.items():
+        path = folder / Path(name).name
+        if not path.is_file() or digest(path) != expected:
+            raise Damaged(f"{path} is missing or not what was written; fetch or train the model again")
+    return _hash(hashes)
+
+
+def _hash(hashes: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _session(graph: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    # One thread answers one row fastest, and adds up the trees in one order.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _score(session: onnxruntime.InferenceSession, matrix: Matrix) -> Floats:
+    scores: Floats = session.run(["probability"], {"features": matrix})[0][:, 0].astype(np.float64)
+    return scores

@@ -1,0 +1,36 @@
+"""The portrait of a table that a model was trained on: what later tables are compared with to see drift."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+BINS = 20
+
+
+def profile(table: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
+    """Describe each column: rows, share of empty ones, and either moments and a histogram or the count of each level.
+
+    A histogram has its inner edges at the 5 % quantiles; `counts` has one more than `edges`: what lies at or below the
+    first, between two, and above the last.
+    """
+    return {name: _of_text(table[name]) if table.schema[name] == pl.String else _of_number(table[name]) for name in names}
+
+
+def _of_number(column: pl.Series) -> dict[str, Any]:
+    values = column.drop_nulls().cast(pl.Float64).to_numpy()
+    described: dict[str, Any] = {"rows": column.len(), "null_share": column.null_count() / max(column.len(), 1)}
+    if values.size == 0:
+        return described | {"edges": [], "counts": [0]}
+    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
+    counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=edges.size + 1)
+    moments = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
+    described |= {name: float(value) for name, value in moments.items()}
+    return described | {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _of_text(column: pl.Series) -> dict[str, Any]:
+    counts = column.drop_nulls().value_counts().sort(["count", column.name], descending=[True, False])
+    levels = dict(zip(counts[column.name].to_list(), counts["count"].to_list(), strict=True))
+    return {"rows": column.len(), "null_share": column.null_count() / max(column.len(), 1), "levels": levels}

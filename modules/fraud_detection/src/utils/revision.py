@@ -1,0 +1,25 @@
+"""Which code made something: the git revision where there is one, and the hash of the module's own source everywhere."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+MODULE = Path(__file__).parents[2]
+
+
+def git() -> str:
+    """The commit, with `-dirty` where the files differ from it; `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=MODULE, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def code() -> str:
+    """Sixteen hexadecimal digits over every Python file of this module."""
+    whole = hashlib.sha256()
+    for path in sorted(MODULE.rglob("*.py")):
+        whole.update(path.relative_to(MODULE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return whole.hexdigest()[:16]

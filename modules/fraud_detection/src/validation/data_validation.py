@@ -1,0 +1,208 @@
+"""Schema, nulls and ranges: each value is held against its declaration; what fails goes to quarantine with the reason."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pandera.polars as pa
+import polars as pl
+from pandera.errors import SchemaErrors
+from pydantic import Field
+
+from mlops.errors import BadConfiguration, BadData
+from mlops.values import Duration, Group, seconds
+from modules.fraud_detection.src.data.dataset import DataSet, missing
+
+ROW = "row"
+QUARANTINE = {ROW: pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
+LARGEST = 1e9
+ISO = "%Y-%m-%dT%H:%M:%S%.f"
+NULL, DUPLICATE, NOT_FINITE = "is empty", "is a duplicate of an earlier row", "is not a finite number"
+
+
+class Limit(Group):
+    """What a column may hold. The API holds requests against the same limits."""
+
+    min: float | None = Field(None, description="The smallest value allowed.")
+    max: float | None = Field(None, description="The largest value allowed.")
+    values: tuple[str, ...] | None = Field(None, description="The categories allowed.")
+    nullable: bool | None = Field(None, description="May be empty; by default only further columns and the label may.")
+
+
+class Validation(Group):
+    """The limits of every column and how much may fail before the run stops."""
+
+    limits: Mapping[str, Limit] = Field(default_factory=dict, description="Limits by column.")
+    max_bad_share: float = Field(0.01, ge=0, le=1, description="The share of bad rows over which the run stops.")
+    clock_skew: Duration = Field("5m", description="How far in the future a time may lie.")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The good rows, typed, each with its `row` in the input; and the bad values: row, column, value, reason."""
+
+    good: pl.DataFrame
+    quarantine: pl.DataFrame
+    rows: int
+
+    @property
+    def bad_rows(self) -> int:
+        return self.rows - self.good.height
+
+
+def check(frame: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetime) -> Checked:
+    """Hold every value of `frame` against its part in `dataset` and its limit; `now` is in UTC without a zone.
+
+    Good rows keep their order. Times come out as microseconds in UTC without a zone, numbers as 64-bit floats, the
+    label as 0, 1 or null. Of rows with one id the first is kept.
+    """
+    unknown = missing(list(rules.limits), dataset.columns)
+    if unknown:
+        raise BadConfiguration(f"validation.limits names column '{unknown[0]}', which the group 'data' does not")
+    raw = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+    typed = raw.with_columns(_casts(frame, dataset, rules))
+    none = pl.DataFrame(schema=QUARANTINE)
+    quarantine = pl.concat([none, *_uncastable(raw, typed, dataset), *_failures(typed, dataset, rules, now)])
+    quarantine = quarantine.unique([ROW, "column"], keep="first").sort(ROW, "column")
+    good = typed.join(quarantine.select(ROW).unique(), on=ROW, how="anti", maintain_order="left")
+    return Checked(good, quarantine, frame.height)
+
+
+def enforce(checked: Checked, rules: Validation) -> None:
+    """Stop with `BadData` when more rows are bad than the rules allow, naming the commonest reason and an example."""
+    share = checked.bad_rows / checked.rows
+    if share <= rules.max_bad_share:
+        return
+    counts = checked.quarantine.group_by("column", "reason").agg(pl.len(), pl.first("value"), pl.first(ROW))
+    column, reason, count, value, row = counts.sort("len", "column", descending=[True, False]).row(0)
+    raise BadData(
+        f"{checked.bad_rows:,} of {checked.rows:,} rows are bad ({share:.1%}, more than validation.max_bad_share "
+        f"{rules.max_bad_share:.1%}); most often column '{column}' {reason} ({count:,} rows, first in row {row}: "
+        f"{value!r}); correct the data, the limits or the share"
+    )
+
+
+def may_be_null(name: str, dataset: DataSet, rules: Validation) -> bool:
+    """Tell whether the column may be empty: as its limit says, else only further columns and the label's may."""
+    limit = rules.limits.get(name)
+    if limit is not None and limit.nullable is not None:
+        return limit.nullable
+    return name in {*dataset.numeric, *dataset.categorical, dataset.label.column, dataset.label.known_at}
+
+
+def _casts(frame: pl.DataFrame, dataset: DataSet, rules: Validation) -> Iterator[pl.Expr]:
+    for name in (name for name in dataset.columns if name in frame.columns):
+        kind, column = frame.schema[name], pl.col(name)
+        if name == dataset.time.column:
+            yield _as_time(column, kind, dataset).alias(name)
+        elif name == dataset.label.known_at:
+            yield _plain_time(column, kind).alias(name)
+        elif name == dataset.label.column:
+            yield _as_label(column, kind).alias(name)
+        elif name in dataset.numbers:
+            number = column.cast(pl.Float64, strict=False)
+            yield number.fill_nan(None) if may_be_null(name, dataset, rules) else number
+        elif name in dataset.categorical or not kind.is_integer():
+            yield column.cast(pl.String, strict=False)
+
+
+def _as_time(column: pl.Expr, kind: pl.DataType, dataset: DataSet) -> pl.Expr:
+    time = dataset.time
+    if time.unit is not None:
+        scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[time.unit]
+        offset = (column.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64, strict=False)
+        return pl.lit(time.origin, pl.Datetime("us")) + pl.duration(microseconds=offset)
+    if time.pattern is not None and kind == pl.String:
+        return column.str.to_datetime(time.pattern, time_unit="us", strict=False)
+    return _plain_time(column, kind)
+
+
+def _plain_time(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.String:
+        text = column.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
+        zoned = text.str.replace("Z$", "+00:00").str.to_datetime(f"{ISO}%:z", time_unit="us", strict=False)
+        plain = [text.str.to_datetime(form, time_unit="us", strict=False) for form in (ISO, "%Y-%m-%dT%H:%M")]
+        day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+        return pl.coalesce(*plain, day, zoned.dt.replace_time_zone(None))
+    if isinstance(kind, pl.Datetime):
+        local = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if kind.time_zone else column
+        return local.dt.cast_time_unit("us")
+    if kind == pl.Date:
+        return column.cast(pl.Datetime("us"))
+    return pl.lit(None, pl.Datetime("us"))
+
+
+def _as_label(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    if kind == pl.String:
+        words = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+        return column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Int8)
+    number = column.cast(pl.Float64, strict=False).fill_nan(None)
+    return pl.when(number.is_in([0.0, 1.0])).then(number).cast(pl.Int8)
+
+
+def _uncastable(raw: pl.DataFrame, typed: pl.DataFrame, dataset: DataSet) -> Iterator[pl.DataFrame]:
+    """Find values that were there before the cast and are gone after it."""
+    for name in (name for name in dataset.columns if name in raw.columns):
+        before = raw[name]
+        if before.dtype.is_float():
+            before = before.fill_nan(None)
+        elif before.dtype == pl.String and typed.schema[name].is_float():
+            before = before.set(before.str.to_lowercase() == "nan", None)
+        lost = before.is_not_null() & typed[name].is_null()
+        if lost.any():
+            reason = "is not 0 or 1" if name == dataset.label.column else _wanted(typed.schema[name])
+            bad = raw.filter(lost)
+            yield _rows(bad[ROW], name, bad[name].cast(pl.String, strict=False), reason)
+
+
+def _wanted(kind: pl.DataType) -> str:
+    if kind.is_temporal():
+        return "is not a time in the declared form"
+    return "is not a number" if kind.is_float() else "is not text"
+
+
+def _rows(rows: pl.Series, column: str, values: pl.Series, reason: str) -> pl.DataFrame:
+    table = pl.DataFrame({ROW: rows, "value": values})
+    return table.select(ROW, pl.lit(column).alias("column"), "value", pl.lit(reason).alias("reason"))
+
+
+def _failures(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetime) -> Iterator[pl.DataFrame]:
+    """Let pandera hold the typed table against the schema and return its failures in our four columns."""
+    known_at = dataset.label.known_at
+    if known_at is not None and known_at in typed.columns:
+        early = typed.filter(pl.col(known_at) <= pl.col(dataset.time.column))
+        yield _rows(early[ROW], known_at, early[known_at].cast(pl.String), "is not after the transaction")
+    try:
+        _schema(typed, dataset, rules, now).validate(typed, lazy=True)
+    except SchemaErrors as errors:
+        yield errors.failure_cases.select(
+            pl.col("index").cast(pl.Int64).alias(ROW),
+            "column",
+            pl.col("failure_case").cast(pl.String).alias("value"),
+            pl.when(pl.col("failure_case").is_in(["NaN", "inf", "-inf"]))
+            .then(pl.lit(NOT_FINITE))
+            .otherwise(pl.col("check").replace("not_nullable", NULL))
+            .alias("reason"),
+        )
+
+
+def _schema(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetime) -> pa.DataFrameSchema:
+    latest = now + timedelta(seconds=seconds(rules.clock_skew))
+    columns = {}
+    for name in (name for name in [dataset.id_column, *dataset.columns] if name in typed.columns):
+        checks, limit = [], rules.limits.get(name, Limit())
+        if name in dataset.numbers:
+            checks = list(_number_checks(limit))
+        elif name == dataset.id_column:
+            checks = [pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).is_first_distinct()), error=DUPLICATE)]
+        elif name == dataset.time.column:
+            checks = [pa.Check.le(latest, error="lies in the future")]
+        elif limit.values is not None:
+            checks = [pa.Check.isin(limit.values, error=f"is not one of {', '.join(limit.values)}")]
+        columns[name] = pa.Column(nullable=may_be_null(name, dataset, rules), checks=checks)
+    return pa.DataFrameSchema(columns)
+
+
+def _number_checks(limit: Limit) -> Iterator[pa.Check]:
+    low, high = (-LARGEST if limit.min is None else limit.min), (LARGEST if limit.max is None else limit.max)
+    yield pa.Check.in_range(low, high, error=f"is not between {low:g} and {high:g}")

@@ -1,0 +1,59 @@
+"""Cleaning, step by step: pure functions, each safe to repeat, listed in the configuration."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import polars as pl
+import polars.selectors as cs
+from pydantic import Field
+
+from mlops.errors import BadConfiguration
+from mlops.values import Group
+
+
+class Step(Group):
+    """One cleaning step and the columns it touches; none named means every column that it fits."""
+
+    do: Literal["strip", "lower", "empty_to_null", "absolute", "round_cents"] = Field(description="The step.")
+    columns: tuple[str, ...] = Field((), description="The columns; none means all of the fitting type.")
+
+
+def clean(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
+    """Apply the steps in order. Rows, their order and their number stay; cleaning twice equals cleaning once."""
+    for step in steps:
+        fitting, expression = STEPS[step.do]
+        absent = [name for name in step.columns if name not in frame.columns]
+        if absent:
+            raise BadConfiguration(f"transform step '{step.do}' names column '{absent[0]}', which the data has not")
+        chosen = cs.by_name(step.columns) & fitting if step.columns else fitting
+        frame = frame.with_columns(expression(chosen.as_expr()))
+    return frame
+
+
+def _strip(column: pl.Expr) -> pl.Expr:
+    return column.str.strip_chars()
+
+
+def _lower(column: pl.Expr) -> pl.Expr:
+    return column.str.to_lowercase()
+
+
+def _empty_to_null(column: pl.Expr) -> pl.Expr:
+    return column.replace("", None)
+
+
+def _absolute(column: pl.Expr) -> pl.Expr:
+    return column.abs()
+
+
+def _round_cents(column: pl.Expr) -> pl.Expr:
+    return column.round(2)
+
+
+STEPS: dict[str, tuple[cs.Selector, Callable[[pl.Expr], pl.Expr]]] = {
+    "strip": (cs.string(), _strip),
+    "lower": (cs.string(), _lower),
+    "empty_to_null": (cs.string(), _empty_to_null),
+    "absolute": (cs.float(), _absolute),
+    "round_cents": (cs.float(), _round_cents),
+}

@@ -1,0 +1,190 @@
+"""From a feature snapshot to a registered model: choose, fit, evaluate, explain, register. Each is a phase of its own."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mlops import objects
+from mlops.errors import NotFound
+from mlops.objects import EXPLANATIONS, MODELS
+from mlops.registry import PRODUCTION, Version
+from modules.fraud_detection.job import Job, Record
+from modules.fraud_detection.settings import NAME, Settings
+from modules.fraud_detection.src.explainability import log_explanations
+from modules.fraud_detection.src.features import declaration, feature_store
+from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, split
+from modules.fraud_detection.src.models.artifact import Artifact, Card
+from modules.fraud_detection.src.models.evaluate import choose_thresholds, report, with_earlier_rows
+from modules.fraud_detection.src.models.fit import Fitted, Recipe
+from modules.fraud_detection.src.models.profile import profile
+from modules.fraud_detection.src.models.split import Periods
+from modules.fraud_detection.src.utils import revision
+from modules.fraud_detection.src.utils.metrics import Ranking, average_precision
+
+SAMPLE = 10_000
+EXPLAINED = 2_000
+BASELINE = "logreg"
+PLOTS = {"evaluation.png": "evaluation"}
+
+
+def train(job: Job) -> Record:
+    """Choose parameters and thresholds on the validation period, fit on the training period, store the artifact."""
+    settings, dataset = job.settings, job.settings.data
+    table, periods = _load(job)
+    features = declaration.features(settings.features, dataset)
+    valid = fit.labelled(table, periods.valid, dataset)
+    chosen = fit.choose(fit.labelled(table, periods.choose_train, dataset), valid, features, _recipes(settings), dataset)
+    thresholds = choose_thresholds(valid, chosen.scores, dataset, settings.evaluation)
+
+    rows = fit.labelled(table, periods.train, dataset)
+    fitted = fit.fit(rows, features, chosen.recipe, dataset)
+    card = Card(
+        kind=chosen.recipe.kind, parameters=dict(chosen.recipe.parameters), seed=chosen.recipe.seed,
+        snapshot=job.records["features"]["snapshot"], encoder=fitted.encoder, thresholds=thresholds, dataset=dataset,
+        features=settings.features, validation=settings.validation, transform=settings.transform,
+    )  # fmt: skip
+    portrait = profile(rows, fitted.encoder.features) | _profile_of_scores(table, periods, fitted, dataset.time.column)
+    with tempfile.TemporaryDirectory() as folder:
+        sample = fitted.encoder.encode(rows.head(SAMPLE))
+        hash_ = artifact.write(Path(folder), fitted.model, card, portrait, sample)
+        objects.upload_folder(job.platform.objects, Path(folder), _home(MODELS, hash_))
+    return {
+        "model": hash_, "kind": card.kind, "parameters": card.parameters, "seed": card.seed, "rows": rows.height,
+        "thresholds": thresholds.model_dump(), "validation_average_precision": chosen.average_precision,
+    }  # fmt: skip
+
+
+def evaluate(job: Job) -> Record:
+    """Judge the artifact, and the baseline beside it, on the test period, which nothing has seen so far."""
+    settings, dataset = job.settings, job.settings.data
+    table, periods = _load(job)
+    rows = fit.labelled(with_earlier_rows(table, dataset), periods.test, dataset)
+    found, truth = _artifact(job), fit.labels(rows, dataset)
+    scores = found.probability(found.card.encoder.encode(rows))
+    result = report(rows, scores, found.card.thresholds, dataset, settings.evaluation, settings.model.seed)
+
+    features = declaration.features(settings.features, dataset)
+    baseline = fit.fit(fit.labelled(table, periods.train, dataset), features, Recipe(BASELINE, {}, 0), dataset)
+    ranking = Ranking.of(baseline.score(rows), truth)
+    with tempfile.TemporaryDirectory() as folder:
+        picture = plot_evaluation.write(result, scores, truth, Path(folder))
+        job.platform.objects.upload(picture, f"{_home(EXPLANATIONS, found.hash)}/{picture.name}")
+    return result.as_json() | {
+        "baseline_average_precision": average_precision(ranking, np.ones(rows.height)),
+        "test": {"since": periods.test.since.isoformat(), "until": periods.test.until.isoformat()},
+    }
+
+
+def explain(job: Job) -> Record:
+    """Draw and store the global explanation of the artifact over a sample of the test period."""
+    table, periods = _load(job)
+    rows = fit.labelled(table, periods.test, job.settings.data)
+    sample, found = rows.sample(min(EXPLAINED, rows.height), seed=job.settings.model.seed), _artifact(job)
+    with tempfile.TemporaryDirectory() as folder:
+        written = log_explanations.write(found, sample, Path(folder), job.logger)
+        for path in written:
+            job.platform.objects.upload(path, f"{_home(EXPLANATIONS, found.hash)}/{path.name}")
+        tables = [json.loads(path.read_text(encoding="utf-8")) for path in written if path.name == log_explanations.TABLE]
+    return {"files": [path.name for path in written], "importance": tables[0] if tables else []}
+
+
+def register(job: Job) -> Record:
+    """Log one MLflow run with everything, make its model the next version, and call it production if it is the first."""
+    tags, model = _tags(job), job.records["train"]["model"]
+    with tempfile.TemporaryDirectory() as folder, job.platform.tracking.run(NAME, tags) as run:
+        home = Path(folder)
+        run.parameters(_parameters(job))
+        run.metrics(_metrics(job))
+        for name, text in _pages(job).items():
+            (home / name).write_text(text, encoding="utf-8")
+            run.file(home / name, "run")
+        for key in job.platform.objects.list(_home(EXPLANATIONS, model)):
+            with job.platform.objects.download(key) as path:
+                run.file(path, PLOTS.get(path.name, "explainability"))
+        files = objects.download_folder(job.platform.objects, _home(MODELS, model), home / "model")
+        run.model(files, artifact.ONNX, Artifact.open(files).card.encoder.columns, "fraud_probability")
+    version = job.platform.registry.register(NAME, run.run_id, tags)
+    return {"version": version.number, "run": run.run_id, "production": _production(job, version)}
+
+
+def from_snapshot(job: Job, name: str | None, register_too: bool = True) -> None:
+    """Run the phases from a stored snapshot, the one with the latest data where none is named."""
+    store = job.platform.objects
+    manifest = feature_store.find(store, name or feature_store.latest(store))
+    job.records["features"] = {"snapshot": manifest.name, "raw": manifest.parents["raw"]}
+    for phase in (train, evaluate, explain, *([register] if register_too else [])):
+        job.records[phase.__name__] = phase(job)
+        job.logger.info(f"{phase.__name__} done", extra={"phase": phase.__name__, "snapshot": manifest.name})
+
+
+def _load(job: Job) -> tuple[pl.DataFrame, Periods]:
+    table = feature_store.load(job.platform.objects, job.records["features"]["snapshot"])
+    times = table[job.settings.data.time.column]
+    return table, split.periods(job.settings.split, times.dt.min(), times.dt.max())  # type: ignore[arg-type]
+
+
+def _recipes(settings: Settings) -> Sequence[Recipe]:
+    model = settings.model
+    return [Recipe(model.kind, {**model.parameters, **one}, model.seed) for one in model.search]
+
+
+def _profile_of_scores(table: pl.DataFrame, periods: Periods, fitted: Fitted, time: str) -> dict[str, Any]:
+    """Portray the scores of the days after training, which need no label and were not learned from."""
+    later = table.filter((pl.col(time) >= periods.train.until) & (pl.col(time) < periods.test.since))
+    rows = later if later.height else table.filter(pl.col(time) < periods.train.until)
+    return profile(pl.DataFrame({"score": fitted.score(rows)}), ["score"])
+
+
+def _artifact(job: Job) -> Artifact:
+    with tempfile.TemporaryDirectory() as folder:
+        home = _home(MODELS, job.records["train"]["model"])
+        return Artifact.open(objects.download_folder(job.platform.objects, home, Path(folder)))
+
+
+def _home(folder: str, model: str) -> str:
+    return f"{folder}/{model[:16]}"
+
+
+def _tags(job: Job) -> dict[str, str]:
+    return {
+        "model_hash": job.records["train"]["model"],
+        "snapshot": job.records["features"]["snapshot"],
+        "data_hash": job.records["features"]["raw"],
+        "configuration": job.settings.hash,
+        "git_revision": revision.git(),
+        "code": revision.code(),
+    }
+
+
+def _parameters(job: Job) -> dict[str, Any]:
+    settings, trained = job.settings, job.records["train"]
+    periods = {f"split_{name}": length for name, length in settings.split.model_dump().items()}
+    return {"kind": trained["kind"], "seed": trained["seed"], "rows": trained["rows"], **trained["parameters"], **periods}
+
+
+def _metrics(job: Job) -> dict[str, float]:
+    trained, evaluated = job.records["train"], job.records["evaluate"]
+    found = {f"test_{name}": value for name, value in evaluated["metrics"].items()}
+    for name, (low, high) in evaluated["intervals"].items():
+        found |= {f"test_{name}_low": low, f"test_{name}_high": high}
+    found["test_baseline_average_precision"] = evaluated["baseline_average_precision"]
+    found["validation_average_precision"] = trained["validation_average_precision"]
+    return found | {f"threshold_{name}": value for name, value in trained["thresholds"].items()}
+
+
+def _pages(job: Job) -> dict[str, str]:
+    configuration = job.settings.model_dump_json(indent=1, exclude={"platform"})
+    return {"configuration.json": configuration, "records.json": json.dumps(job.records, indent=1, default=str)}
+
+
+def _production(job: Job, version: Version) -> bool:
+    try:
+        return job.platform.registry.find(NAME, PRODUCTION).number == version.number
+    except NotFound:
+        job.platform.registry.alias(NAME, PRODUCTION, version.number)
+        return True
