@@ -126,7 +126,9 @@ def translated(place: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutOfSpace(f"no space left for {place}; free some or point MLOPS_PLATFORM__OBJECTS elsewhere") from None
+            raise OutOfSpace(
+                f"no space left for {place}; free some or point MLOPS_PLATFORM__OBJECTS elsewhere"
+            ) from None
         raise StorageFailed(f"cannot use {place}: {error.strerror or error}") from None
 
 

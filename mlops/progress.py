@@ -20,7 +20,9 @@ class Phases:
             SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[said]}"), console=console, disable=not console.is_terminal,
         )  # fmt: skip
-        self._tasks = {name: self._live.add_task(name.ljust(NAME_WIDTH), start=False, total=1, said="") for name in names}
+        self._tasks = {
+            name: self._live.add_task(name.ljust(NAME_WIDTH), start=False, total=1, said="") for name in names
+        }
 
     def __enter__(self) -> "Phases":
         self._live.start()

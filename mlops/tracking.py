@@ -78,7 +78,7 @@ class Run:
         self.client.log_artifact(self.run_id, str(path), folder)
 
     def model(self, folder: Path, onnx: str, inputs: Sequence[str], output: str) -> None:
-        """Log a folder that holds an ONNX file as the run's model, with its signature, so that any MLflow tool reads it.
+        """Log a folder that holds an ONNX file as the run's model, signed, so that any MLflow tool reads it.
 
         The descriptor is written by hand: `mlflow.onnx.log_model` would load, copy and probe the model for half a
         minute to write the same page.
@@ -102,6 +102,7 @@ class Run:
 def connect(uri: str, artifacts: str) -> Tracking:
     """Open MLflow's store at `uri`, creating a SQLite file and its tables where there are none."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # MLflow takes seconds to import, and most commands never need it.
     from mlflow import MlflowClient

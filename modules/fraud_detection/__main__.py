@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         if word != "benchmark":
             found[word].add_argument("--config", type=Path, help="a YAML file instead of config/config.yaml")
             found[word].add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
-    found["pipeline"].add_argument("--data", help="CSV or Parquet: a file, a folder, an s3:// key; without it a simulation")
+    found["pipeline"].add_argument(
+        "--data", help="CSV or Parquet: a file, a folder, an s3:// key; without it a simulation"
+    )
     found["pipeline"].add_argument("--only", metavar="PHASE", help="run one phase from what the ones before it left")
     found["pipeline"].add_argument("--resume", action="store_true", help="go on after the last phase that was finished")
     found["train"].add_argument("--snapshot", help="the name of a feature snapshot; without it the latest")

@@ -36,7 +36,9 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
     manifest = feature_store.find(platform.objects, version.tags["snapshot"])
     _same("the snapshot the model names", manifest.name, found.card.snapshot)
     rows = feature_store.load(platform.objects, manifest.name).height
-    yield Step("features", manifest.name, f"{rows:,} rows, {platform.objects.url(feature_store.FOLDER)}/{manifest.name}")
+    yield Step(
+        "features", manifest.name, f"{rows:,} rows, {platform.objects.url(feature_store.FOLDER)}/{manifest.name}"
+    )
     processed = manifest.parents["processed"]
     with platform.objects.download(processed) as path:
         _same(processed, Path(processed).stem, objects.digest(path)[:16])

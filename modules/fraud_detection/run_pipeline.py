@@ -93,7 +93,9 @@ def run(job: Job, progress: Phases, only: str | None = None, resume: bool = Fals
             raise BadInput(f"there is no phase '{only}'; the phases are: {', '.join(PHASES)}")
         for name in list(PHASES)[: list(PHASES).index(only)]:
             if not job.recall(name):
-                raise BadInput(f"phase '{only}' needs '{name}', which has not run for this data and configuration; run it first")
+                raise BadInput(
+                    f"phase '{only}' needs '{name}', which has not run for this data and configuration; run it first"
+                )
     if resume:
         while todo and job.recall(todo[0]):
             todo.pop(0)
@@ -137,5 +139,9 @@ def _store(job: Job, table: pl.DataFrame, name: str) -> str:
 
 
 def _said(record: Record) -> str:
-    shown = {name: value for name, value in record.items() if isinstance(value, int | str) and not isinstance(value, bool)}
-    return "  ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value[:40]}" for name, value in shown.items())
+    shown = {
+        name: value for name, value in record.items() if isinstance(value, int | str) and not isinstance(value, bool)
+    }
+    return "  ".join(
+        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value[:40]}" for name, value in shown.items()
+    )

@@ -35,15 +35,15 @@ class Model(Group):
 class Settings(Group):
     """Everything that can be set."""
 
-    platform: Platform = Field(default_factory=lambda: Platform(), description="Where things are kept.")
-    simulation: Simulation = Field(default_factory=lambda: Simulation(), description="The data when none is given.")
+    platform: Platform = Field(default_factory=Platform, description="Where things are kept.")
+    simulation: Simulation = Field(default_factory=Simulation, description="The data when none is given.")
     data: DataSet = Field(description="Which column plays which part.")
-    validation: Validation = Field(default_factory=lambda: Validation(), description="What a column may hold.")
+    validation: Validation = Field(default_factory=Validation, description="What a column may hold.")
     transform: tuple[Step, ...] = Field((), description="Cleaning steps, in order.")
-    features: Declaration = Field(default_factory=lambda: Declaration(), description="Features; none means the usual ones.")
-    split: Split = Field(default_factory=lambda: Split(), description="The periods to learn, choose and test on.")
-    model: Model = Field(default_factory=lambda: Model(), description="The model.")
-    evaluation: Evaluation = Field(default_factory=lambda: Evaluation(), description="What mistakes cost.")
+    features: Declaration = Field(default_factory=Declaration, description="Features; none means the usual ones.")
+    split: Split = Field(default_factory=Split, description="The periods to learn, choose and test on.")
+    model: Model = Field(default_factory=Model, description="The model.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="What mistakes cost.")
 
     @model_validator(mode="before")
     @classmethod

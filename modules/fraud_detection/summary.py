@@ -26,7 +26,9 @@ def _table(job: Job) -> Table:
     metrics, intervals = records["evaluate"]["metrics"], records["evaluate"]["intervals"]
     table = Table(title=f"{NAME}: version {records['register']['version']}", show_header=False, title_justify="left")
     data, built = records["validate"], records["features"]
-    table.add_row("data", f"{data['rows']:,} transactions, {data['bad_rows']:,} in quarantine, {built['features']} features")
+    table.add_row(
+        "data", f"{data['rows']:,} transactions, {data['bad_rows']:,} in quarantine, {built['features']} features"
+    )
     table.add_row("snapshot", f"{built['snapshot']}  ({str(built['since'])[:10]} to {str(built['until'])[:10]})")
     for name in (name for name in SHOWN_METRICS if name in metrics):
         spread = f"  ({intervals[name][0]:.3f} to {intervals[name][1]:.3f})" if name in intervals else ""

@@ -1,4 +1,4 @@
-"""From a feature snapshot to a registered model: choose, fit, evaluate, explain, register. Each is a phase of its own."""
+"""From a feature snapshot to a registered model: train, evaluate, explain, register, each a phase of its own."""
 
 import json
 import tempfile
@@ -38,7 +38,9 @@ def train(job: Job) -> Record:
     table, periods = _load(job)
     features = declaration.features(settings.features, dataset)
     valid = fit.labelled(table, periods.valid, dataset)
-    chosen = fit.choose(fit.labelled(table, periods.choose_train, dataset), valid, features, _recipes(settings), dataset)
+    chosen = fit.choose(
+        fit.labelled(table, periods.choose_train, dataset), valid, features, _recipes(settings), dataset
+    )
     thresholds = choose_thresholds(valid, chosen.scores, dataset, settings.evaluation)
 
     rows = fit.labelled(table, periods.train, dataset)
@@ -89,12 +91,14 @@ def explain(job: Job) -> Record:
         written = log_explanations.write(found, sample, Path(folder), job.logger)
         for path in written:
             job.platform.objects.upload(path, f"{_home(EXPLANATIONS, found.hash)}/{path.name}")
-        tables = [json.loads(path.read_text(encoding="utf-8")) for path in written if path.name == log_explanations.TABLE]
+        tables = [
+            json.loads(path.read_text(encoding="utf-8")) for path in written if path.name == log_explanations.TABLE
+        ]
     return {"files": [path.name for path in written], "importance": tables[0] if tables else []}
 
 
 def register(job: Job) -> Record:
-    """Log one MLflow run with everything, make its model the next version, and call it production if it is the first."""
+    """Log one MLflow run with everything and make its model the next version; the first one becomes production."""
     tags, model = _tags(job), job.records["train"]["model"]
     with tempfile.TemporaryDirectory() as folder, job.platform.tracking.run(NAME, tags) as run:
         home = Path(folder)
@@ -164,7 +168,13 @@ def _tags(job: Job) -> dict[str, str]:
 def _parameters(job: Job) -> dict[str, Any]:
     settings, trained = job.settings, job.records["train"]
     periods = {f"split_{name}": length for name, length in settings.split.model_dump().items()}
-    return {"kind": trained["kind"], "seed": trained["seed"], "rows": trained["rows"], **trained["parameters"], **periods}
+    return {
+        "kind": trained["kind"],
+        "seed": trained["seed"],
+        "rows": trained["rows"],
+        **trained["parameters"],
+        **periods,
+    }
 
 
 def _metrics(job: Job) -> dict[str, float]:

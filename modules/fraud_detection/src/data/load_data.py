@@ -92,7 +92,8 @@ def _read(file: Path, wanted: Sequence[str], optional: set[str | None]) -> pl.Da
 def _explain_missing(file: Path, name: str, present: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"'{file}' has no column '{name}'; {hint}It has: {', '.join(present)}. Correct the group 'data' of the configuration"
+    has = ", ".join(present)
+    return f"'{file}' has no column '{name}'; {hint}It has: {has}. Correct the group 'data' of the configuration"
 
 
 def _names(source: Source) -> str:

@@ -32,8 +32,12 @@ class Simulation(Group):
     days: int = Field(120, ge=1, description="How many days.")
     start: datetime = Field(datetime(2025, 1, 1), description="The first day.")
     seed: int = Field(0, ge=0, description="The same seed gives the same rows.")
-    drift_from: int | None = Field(None, ge=0, description="The day from which prices rise by half and shopping is later.")
-    new_pattern_from: int | None = Field(None, ge=0, description="The day from which cards are tested with tiny amounts.")
+    drift_from: int | None = Field(
+        None, ge=0, description="The day from which prices rise by half and shopping is later."
+    )
+    new_pattern_from: int | None = Field(
+        None, ge=0, description="The day from which cards are tested with tiny amounts."
+    )
 
 
 def simulate(words: Simulation) -> pl.DataFrame:
@@ -93,7 +97,7 @@ def _compromised_terminals(
 def _stolen_cards(
     draw: np.random.Generator, words: Simulation, customer: Ints, second: Ints, amount: Floats, fraud: Flags
 ) -> Floats:
-    """Each day about one card in 2,000 is copied; for 14 days a third of its payments is the thief's, at five times the price."""
+    """About one card in 2,000 a day is copied; for 14 days a third of its payments costs five times as much."""
     attacks = _attacks(draw, words, words.customers / 2_000)
     stolen = np.full((words.days + 14, words.customers), False)
     for day, card in zip(attacks, draw.integers(0, words.customers, attacks.size), strict=True):

@@ -23,7 +23,7 @@ AGGREGATES = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """The contributions (rows, features) of each feature to the log odds, and the base value (rows,) they start from."""
+    """The contributions (rows, features) of each feature to the log odds, and the base value (rows,) below them."""
 
     features: tuple[str, ...]
     base: Floats
@@ -32,7 +32,8 @@ class Explanation:
     @property
     def margins(self) -> Floats:
         """The log odds: base value and contributions added up. Shape (rows,)."""
-        return self.base + self.contributions.sum(axis=1)
+        margins: Floats = self.base + self.contributions.sum(axis=1)
+        return margins
 
     def importance(self) -> pl.DataFrame:
         """The mean absolute contribution of each feature, largest first."""
@@ -64,7 +65,9 @@ def reasons(artifact: Artifact, table: pl.DataFrame, top: int = 3) -> list[list[
     found = []
     for row, contributions in zip(table.iter_rows(named=True), explanation.contributions, strict=True):
         strongest = sorted(zip(explanation.features, contributions, strict=True), key=lambda pair: -abs(pair[1]))
-        found.append([_reason(name, row[name], float(part), phrases, artifact.profile) for name, part in strongest[:top]])
+        found.append(
+            [_reason(name, row[name], float(part), phrases, artifact.profile) for name, part in strongest[:top]]
+        )
     return found
 
 

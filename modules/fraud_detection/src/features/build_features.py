@@ -1,4 +1,4 @@
-"""From checked transactions to a table of features: reads the declaration, feeds the window engine, makes row features."""
+"""From checked transactions to a table of features: the declaration read, the window engine fed, row features made."""
 
 from collections.abc import Callable, Sequence
 
@@ -59,7 +59,7 @@ def _of_entity(table: pl.DataFrame, entity: str, chosen: Sequence[Window], datas
 
 
 def _id_order(table: pl.DataFrame, name: str) -> list[pl.Expr]:
-    """The order of ids at one time: numbers by value, texts by length and then by letter, which is the same for digits."""
+    """Order ids at one time: numbers by value, texts by length and then by letter, the same for digits."""
     column = pl.col(name)
     return [column.str.len_chars(), column] if table.schema[name] == pl.String else [column]
 
@@ -86,9 +86,11 @@ def _over_label(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
 def _over_values(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
     column, delay = rows[window.of], seconds(window.delay) * MICROSECONDS
     present = column.is_not_null().to_numpy()
-    values = column.cast(pl.Float64).fill_null(np.nan).to_numpy() if column.dtype.is_numeric() else None
-    exact = windows.fixed(values) if values is not None else np.zeros(column.len(), np.int64)
-    codes = _codes(column) if "distinct" in window.aggregates else None
+    # A column of text is only counted.
+    numbers = column.cast(pl.Float64) if column.dtype.is_numeric() else pl.zeros(column.len(), pl.Float64, eager=True)
+    values = numbers.fill_null(np.nan).to_numpy()
+    exact = windows.fixed(values)
+    codes = _codes(column) if "distinct" in window.aggregates else exact
 
     def of_length(length: int) -> Callable[[str], Floats]:
         count, total = windows.totals(past, exact, present, length, delay)
@@ -101,9 +103,7 @@ def _over_values(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
             if aggregate == "mean":
                 return np.where(count > 0, total / SCALE / np.maximum(count, 1), np.nan)
             if aggregate == "distinct":
-                assert codes is not None
                 return windows.distinct(past, codes, length, delay).astype(np.float64)
-            assert values is not None
             if aggregate == "max":
                 return windows.largest(past, values, present, length, delay)
             return -windows.largest(past, -values, present, length, delay)
@@ -119,15 +119,17 @@ def _codes(column: pl.Series) -> Ints:
 
 
 def _of_row(row: Row) -> pl.Expr:
-    first, second = pl.col(row.of), pl.col(row.to or row.of)
-    made = {
-        "column": lambda: first,
-        "log": lambda: pl.when(first > -1).then(first.log1p()),
-        "hour": lambda: first.dt.hour(),
-        "weekday": lambda: first.dt.weekday() - 1,
-        "weekend": lambda: first.dt.weekday() >= 6,
-        "night": lambda: first.dt.hour() <= LAST_HOUR_OF_NIGHT,
-        "ratio": lambda: pl.when(second != 0).then(first / second),
-        "difference": lambda: first - second,
-    }[row.kind]()
-    return made if row.kind == "column" else made.cast(pl.Float64)
+    if row.kind == "column":
+        return pl.col(row.of)
+    return ROW_KINDS[row.kind](pl.col(row.of), pl.col(row.to or row.of)).cast(pl.Float64)
+
+
+ROW_KINDS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
+    "log": lambda value, _: pl.when(value > -1).then(value.log1p()),
+    "hour": lambda time, _: time.dt.hour(),
+    "weekday": lambda time, _: time.dt.weekday() - 1,
+    "weekend": lambda time, _: time.dt.weekday() >= 6,
+    "night": lambda time, _: time.dt.hour() <= LAST_HOUR_OF_NIGHT,
+    "ratio": lambda value, to: pl.when(to != 0).then(value / to),
+    "difference": lambda value, to: value - to,
+}

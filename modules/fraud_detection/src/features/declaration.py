@@ -35,7 +35,9 @@ class Row(Group):
     @model_validator(mode="after")
     def _pair(self) -> Self:
         if (self.to is not None) != (self.kind in PAIR_KINDS):
-            raise ValueError(f"feature '{self.name}': a ratio or a difference has 'of' and 'to', every other kind only 'of'")
+            raise ValueError(
+                f"feature '{self.name}': a ratio or a difference has 'of' and 'to', every other kind only 'of'"
+            )
         return self
 
 
@@ -77,7 +79,7 @@ def features(declaration: Declaration, dataset: DataSet) -> list[Feature]:
     """
     found = [feature for window in declaration.windows for feature in _of_window(window, dataset)]
     for row in declaration.rows:
-        found.append(_of_row(row, dataset, [feature.name for feature in found]))
+        found = [*found, _of_row(row, dataset, [feature.name for feature in found])]
     names = [feature.name for feature in found]
     copies = {row.name for row in declaration.rows if row.kind == "column" and row.of == row.name}
     for name in names:
@@ -117,7 +119,9 @@ def _of_window(window: Window, dataset: DataSet) -> list[Feature]:
     over_label = window.of == dataset.label.column
     for aggregate in window.aggregates:
         if over_label != (aggregate in OVER_LABEL) and aggregate not in ("count", "sum"):
-            raise ValueError(f"{where}: '{aggregate}' does not fit; over the label say {_list(OVER_LABEL)}, else not 'share'")
+            raise ValueError(
+                f"{where}: '{aggregate}' does not fit; over the label say {_list(OVER_LABEL)}, else not 'share'"
+            )
         if not over_label and aggregate == "distinct" and window.of not in (*dataset.entities, *dataset.categorical):
             raise ValueError(f"{where}: 'distinct' counts an entity or a category, and '{window.of}' is neither")
         if not over_label and aggregate not in ("count", "distinct") and window.of not in dataset.numbers:

@@ -1,4 +1,4 @@
-"""Feature snapshots: immutable tables of features, named by their content, with a manifest that says where they come from."""
+"""Feature snapshots: immutable tables, named by their content, with a manifest that says where they come from."""
 
 import hashlib
 import json

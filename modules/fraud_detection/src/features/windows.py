@@ -29,7 +29,7 @@ class Past:
 
 
 def fixed(values: Floats) -> Ints:
-    """Turn numbers into whole millionths; an empty one (NaN) becomes 0. Values lie within ±1e9, as validation demands."""
+    """Turn numbers into whole millionths; NaN becomes 0. Values lie within ±1e9, as validation demands."""
     return np.rint(np.nan_to_num(values) * SCALE).astype(np.int64)
 
 
@@ -71,7 +71,7 @@ def known_totals(past: Past, labels: Ints, enters: Ints, order: Ints, length: in
     return count, total
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int, delay: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):
@@ -94,7 +94,7 @@ def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int
     return counts, totals
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: int, delay: int) -> Floats:
     found = np.full(times.size, np.nan)
     # Candidates for the maximum, oldest first: each is larger than all that follow it.
@@ -118,7 +118,7 @@ def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: 
     return found
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, delay: int) -> Ints:
     different, inside = np.zeros(times.size, np.int64), np.zeros(kinds, np.int64)
     for entity in range(bounds.size - 1):
@@ -146,7 +146,7 @@ def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, d
     return different
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _known_totals(bounds: Ints, times: Ints, labels: Ints, enters: Ints, order: Ints, reach: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):

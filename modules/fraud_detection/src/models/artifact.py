@@ -34,7 +34,7 @@ class Thresholds(Group):
 
 
 class Card(Group):
-    """Everything besides the model's numbers that a decision needs: what was trained, on what, and how input is read."""
+    """All that a decision needs besides the model's numbers: what was trained, on what, how input is read."""
 
     kind: str
     parameters: dict[str, Any]
@@ -66,7 +66,9 @@ class Artifact:
         try:
             card = Card.model_validate_json(card_text)
         except ValidationError as error:
-            raise Damaged(f"{folder / CARD} is of another version of this code: {error.error_count()} fields differ") from None
+            raise Damaged(
+                f"{folder / CARD} is of another version of this code: {error.error_count()} fields differ"
+            ) from None
         profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
         model = base_model.find(card.kind).load(folder)
         return cls(card, profile, hash_, model, _session((folder / ONNX).read_bytes()))
@@ -104,7 +106,9 @@ def _verified(folder: Path) -> str:
     try:
         hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise Damaged(f"{folder} holds no whole model: {MANIFEST} is missing or broken; fetch or train it again") from None
+        raise Damaged(
+            f"{folder} holds no whole model: {MANIFEST} is missing or broken; fetch or train it again"
+        ) from None
     for name, expected in hashes.items():
         path = folder / Path(name).name
         if not path.is_file() or digest(path) != expected:

@@ -74,6 +74,11 @@ def _class_in(name: str) -> type[BaseModel] | None:
             raise
         return None
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, BaseModel) and value.__module__ == path and value is not BaseModel:
+        if (
+            isinstance(value, type)
+            and issubclass(value, BaseModel)
+            and value.__module__ == path
+            and value is not BaseModel
+        ):
             return value
     return None

@@ -49,7 +49,8 @@ class Encoder(Group):
         """Add up the contributions of a category's columns; (rows, columns + 1) becomes (rows, features + 1)."""
         owners = [self.features.index(name) for name, _ in self._cells()]
         summed = np.zeros((len(contributions), len(self.features) + 1))
-        np.add.at(summed, (slice(None), [*owners, len(self.features)]), contributions)
+        for column, owner in enumerate([*owners, len(self.features)]):
+            summed[:, owner] += contributions[:, column]
         return summed
 
     def _cells(self) -> list[tuple[str, str | None]]:

@@ -28,7 +28,9 @@ class Evaluation(Group):
     loss_share: float = Field(1.0, ge=0, description="The share of a fraud's amount that is lost when it passes.")
     loss_fixed: float = Field(100.0, ge=0, description="The loss of a fraud where the data has no amount.")
     reviews_per_day: int = Field(100, ge=1, description="How many transactions a day people can review.")
-    decline_precision: float = Field(0.9, gt=0, le=1, description="The share of declined transactions that must be fraud.")
+    decline_precision: float = Field(
+        0.9, gt=0, le=1, description="The share of declined transactions that must be fraud."
+    )
     top: int = Field(100, ge=1, description="How many entities a day card precision looks at.")
     resamples: int = Field(200, ge=0, description="How often the intervals draw customers anew.")
 
@@ -62,7 +64,7 @@ def with_earlier_rows(table: pl.DataFrame, dataset: DataSet) -> pl.DataFrame:
 
 
 def choose_thresholds(rows: pl.DataFrame, scores: Floats, dataset: DataSet, words: Evaluation) -> Thresholds:
-    """Choose, on validation rows, the review threshold of the lowest cost within the daily capacity, and the decline one.
+    """Choose on validation rows the review threshold of lowest cost within capacity, and the decline threshold.
 
     Decline is the lowest score from which on the share of fraud reaches `decline_precision`; where none does, nothing
     is declined.
@@ -140,7 +142,9 @@ def _slices(rows: pl.DataFrame, dataset: DataSet) -> Iterator[tuple[str, NDArray
         yield "large amounts", (amounts >= amounts.quantile(LARGE)).to_numpy()
 
 
-def _of_slice(name: str, mask: NDArray[np.bool_], scores: Floats, labels: Ints, flagged: NDArray[np.bool_]) -> dict[str, Any]:
+def _of_slice(
+    name: str, mask: NDArray[np.bool_], scores: Floats, labels: Ints, flagged: NDArray[np.bool_]
+) -> dict[str, Any]:
     frauds = int(labels[mask].sum())
     both = 0 < frauds < mask.sum()
     ranking, ones = Ranking.of(scores[mask], labels[mask]), np.ones(int(mask.sum()))

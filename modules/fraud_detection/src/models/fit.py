@@ -75,7 +75,7 @@ def fit(rows: pl.DataFrame, features: Sequence[Feature], recipe: Recipe, dataset
 def choose(
     train: pl.DataFrame, valid: pl.DataFrame, features: Sequence[Feature], recipes: Sequence[Recipe], dataset: DataSet
 ) -> Chosen:
-    """Fit every recipe on `train` and return the one with the highest average precision on `valid`, the first of equals."""
+    """Fit every recipe on `train`; return the one of highest average precision on `valid`, the first of equals."""
     tries = []
     for recipe in recipes:
         scores = fit(train, features, recipe, dataset).score(valid)

@@ -42,7 +42,8 @@ class Logreg(BaseModel):
         return cls(tuple(means.tolist()), tuple(coefficients.tolist()), float(learned.intercept_[0]))
 
     def predict_proba(self, matrix: Matrix) -> Floats:
-        return 1 / (1 + np.exp(-(self._centred(matrix) @ np.array(self.coefficients) + self.intercept)))
+        margins: Floats = self._centred(matrix) @ np.array(self.coefficients) + self.intercept
+        return 1 / (1 + np.exp(-margins))
 
     def explain(self, matrix: Matrix) -> Floats:
         parts = self._centred(matrix) * np.array(self.coefficients)

@@ -34,7 +34,9 @@ def _precision(axes: Axes, report: Report, ranking: Ranking) -> None:
     axes.plot(true / true[-1], true / (true + false), color=REST, linewidth=2)
     axes.axhline(report.metrics["fraud_share"], color=MUTED, linestyle="--", linewidth=1)
     low, high = report.intervals["average_precision"]
-    axes.set_title(f"Average precision {report.metrics['average_precision']:.3f}  ({low:.3f} to {high:.3f})", loc="left")
+    axes.set_title(
+        f"Average precision {report.metrics['average_precision']:.3f}  ({low:.3f} to {high:.3f})", loc="left"
+    )
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
 
 
@@ -48,7 +50,7 @@ def _calibration(axes: Axes, report: Report) -> None:
 
 
 def _scores(axes: Axes, scores: Floats, labels: Ints) -> None:
-    bins = np.linspace(0, 1, 41)
+    bins = np.linspace(0, 1, 41).tolist()
     for value, name, color in ((0, "not fraud", REST), (1, "fraud", FRAUD)):
         axes.hist(scores[labels == value], bins=bins, color=color, alpha=0.65, label=name)
     axes.set(yscale="log", xlabel="score", ylabel="transactions")

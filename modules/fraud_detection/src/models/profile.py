@@ -15,7 +15,9 @@ def profile(table: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     A histogram has its inner edges at the 5 % quantiles; `counts` has one more than `edges`: what lies at or below the
     first, between two, and above the last.
     """
-    return {name: _of_text(table[name]) if table.schema[name] == pl.String else _of_number(table[name]) for name in names}
+    return {
+        name: _of_text(table[name]) if table.schema[name] == pl.String else _of_number(table[name]) for name in names
+    }
 
 
 def _of_number(column: pl.Series) -> dict[str, Any]:

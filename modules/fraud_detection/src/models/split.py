@@ -14,7 +14,9 @@ class Split(Group):
     """Lengths of the periods, laid back from the end of the data."""
 
     train: Duration = Field("28d", description="How much a model learns from.")
-    delay: Duration = Field("7d", description="The gap before a period is judged, in which its labels are not yet known.")
+    delay: Duration = Field(
+        "7d", description="The gap before a period is judged, in which its labels are not yet known."
+    )
     valid: Duration = Field("7d", description="The period on which parameters and thresholds are chosen.")
     test: Duration = Field("7d", description="The period on which the result is reported, touched once.")
 
@@ -50,7 +52,9 @@ class Periods:
 def periods(split: Split, first: datetime, last: datetime) -> Periods:
     """Lay the periods back from the midnight after `last`. Raises `BadData` where the data is too short."""
     end = last.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    train, delay, valid, test = (timedelta(seconds=seconds(x)) for x in (split.train, split.delay, split.valid, split.test))
+    train, delay, valid, test = (
+        timedelta(seconds=seconds(x)) for x in (split.train, split.delay, split.valid, split.test)
+    )
     test_start = end - test
     train_end = test_start - delay
     valid_start = train_end - valid

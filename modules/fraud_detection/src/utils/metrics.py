@@ -81,7 +81,9 @@ def reliability(scores: Floats, labels: Ints, bins: int = 10) -> pl.DataFrame:
     """In bins of equally many rows, lowest scores first: rows, mean score, share of fraud."""
     table = pl.DataFrame({"score": scores, "label": labels}).sort("score", maintain_order=True).with_row_index()
     table = table.with_columns((pl.col("index").cast(pl.Int64) * bins // table.height).alias("bin"))
-    return table.group_by("bin").agg(pl.len().alias("rows"), pl.mean("score"), pl.mean("label").alias("fraud")).sort("bin")
+    return (
+        table.group_by("bin").agg(pl.len().alias("rows"), pl.mean("score"), pl.mean("label").alias("fraud")).sort("bin")
+    )
 
 
 def calibration_error(scores: Floats, labels: Ints) -> float:
@@ -92,7 +94,7 @@ def calibration_error(scores: Floats, labels: Ints) -> float:
 
 
 def precision_at(k: int, days: Ints, entities: Ints, scores: Floats, labels: Ints) -> float:
-    """Card precision at k: of the k highest-scored entities of a day, the share that is compromised; the mean over days.
+    """Card precision at k: the share of compromised among the k highest-scored entities of a day; the mean over days.
 
     An entity counts once a day, with its highest score, and no more after the day on which it was found. Source:
     Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud Detection (2022), chapter 4.

@@ -1,4 +1,4 @@
-"""Which code made something: the git revision where there is one, and the hash of the module's own source everywhere."""
+"""Which code made something: the git revision where there is one, and the hash of the module's own source."""
 
 import hashlib
 import subprocess

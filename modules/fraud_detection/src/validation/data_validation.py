@@ -1,4 +1,4 @@
-"""Schema, nulls and ranges: each value is held against its declaration; what fails goes to quarantine with the reason."""
+"""Schema, nulls and ranges: each value is held against its declaration; what fails is quarantined with the reason."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -194,7 +194,9 @@ def _schema(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: datet
         if name in dataset.numbers:
             checks = list(_number_checks(limit))
         elif name == dataset.id_column:
-            checks = [pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).is_first_distinct()), error=DUPLICATE)]
+            checks = [
+                pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).is_first_distinct()), error=DUPLICATE)
+            ]
         elif name == dataset.time.column:
             checks = [pa.Check.le(latest, error="lies in the future")]
         elif limit.values is not None:

@@ -1,0 +1,50 @@
+# One vocabulary of tasks for hand, pre-commit and CI. `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+FULL := modules/fraud_detection/requirements.txt
+DEV := requirements/dev.txt
+MODULE := $(BIN)/python -m modules.fraud_detection
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check format lock benchmark clean
+
+help:  ## list the words of this Makefile
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+install: .venv/run  ## make .venv from the hash-locked file
+
+run: .venv/run  ## the main job: simulated transactions to a registered, explained model
+	$(MODULE) pipeline
+
+test: .venv/dev  ## the tests, with coverage
+	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+
+check: .venv/dev  ## formatting, lint, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev  ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## resolve pyproject.toml anew into the hash-locked files; needs uv
+	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups -o requirements/serve.txt
+	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups --group train -o $(FULL)
+	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups --group train --group dev -o $(DEV)
+
+clean:  ## remove the environment and everything that was made
+	rm -rf .venv var .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python $(FULL)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(FULL)
+	@touch $@
+
+.venv/dev: .venv/run $(DEV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(DEV)
+	@touch $@
