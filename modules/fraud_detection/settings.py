@@ -16,7 +16,7 @@ from modules.fraud_detection.src.features import declaration
 from modules.fraud_detection.src.features.declaration import Declaration
 from modules.fraud_detection.src.models.evaluate import Evaluation
 from modules.fraud_detection.src.models.split import Split
-from modules.fraud_detection.src.validation.data_validation import Validation
+from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
 NAME = "fraud_detection"

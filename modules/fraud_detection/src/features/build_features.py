@@ -24,44 +24,49 @@ def build(table: pl.DataFrame, dataset: DataSet, declaration: Declaration) -> pl
     is nothing to say; categories as text.
     """
     wanted = features(declaration, dataset)
-    made = table
+    made, ordered = table, _in_order(table, dataset)
     for entity in dict.fromkeys(window.entity for window in declaration.windows):
         chosen = [window for window in declaration.windows if window.entity == entity]
-        made = made.with_columns(_of_entity(table, entity, chosen, dataset))
+        made = made.with_columns(_of_entity(ordered, entity, chosen, dataset))
     for row in declaration.rows:
         made = made.with_columns(_of_row(row).alias(row.name))
     return made.select(dataset.id_column, *(feature.name for feature in wanted))
 
 
-def _of_entity(table: pl.DataFrame, entity: str, chosen: Sequence[Window], dataset: DataSet) -> list[pl.Series]:
-    """Sort the rows by entity, time and id once, make all windows over them, and put the results back in row order."""
-    time, label = dataset.time.column, dataset.label.column
-    columns = dict.fromkeys([entity, time, dataset.id_column, *(window.of for window in chosen)])
-    needed = [pl.col(name) for name in columns]
-    if label in columns:
-        needed.append(dataset.known_at().dt.timestamp("us").fill_null(NEVER).alias(KNOWN_AT))
-    rows = table.select(needed).with_row_index(POSITION).drop_nulls(entity)
-    rows = rows.sort(entity, time, *_id_order(table, dataset.id_column))
-    runs = rows[entity].rle().struct.field("len").to_numpy()
-    past = Past(np.concatenate([[0], np.cumsum(runs, dtype=np.int64)]), rows[time].dt.timestamp("us").to_numpy())
+def _in_order(table: pl.DataFrame, dataset: DataSet) -> pl.DataFrame:
+    """Sort by time and id, each row with its position in `table` and when its label becomes known."""
+    known = dataset.known_at().dt.timestamp("us").fill_null(NEVER)
+    return table.with_row_index(POSITION).with_columns(known.alias(KNOWN_AT)).sort(_order(table, dataset))
+
+
+def _order(table: pl.DataFrame, dataset: DataSet) -> list[pl.Expr]:
+    """Ids at one time are ordered: numbers by value, texts by length and then by letter, the same for digits."""
+    time, id_ = pl.col(dataset.time.column), pl.col(dataset.id_column)
+    return [time, id_.str.len_chars(), id_] if table.schema[dataset.id_column] == pl.String else [time, id_]
+
+
+def _of_entity(ordered: pl.DataFrame, entity: str, chosen: Sequence[Window], dataset: DataSet) -> list[pl.Series]:
+    """Bring the rows of each entity together, make all windows over them, and put the results back in row order."""
+    time = dataset.time.column
+    needed = dict.fromkeys([entity, time, POSITION, KNOWN_AT, *(window.of for window in chosen)])
+    rows = ordered.select(list(needed)).drop_nulls(entity)
+    bounds, together = windows.group(_codes(rows[entity]))
+    rows = rows[together]
+    past = Past(bounds, rows[time].dt.timestamp("us").to_numpy(writable=True))
     places = rows[POSITION].to_numpy()
 
     series = []
     for window in chosen:
-        make = _over_label(rows, past, window) if window.of == label else _over_values(rows, past, window)
+        make = (
+            _over_label(rows, past, window) if window.of == dataset.label.column else _over_values(rows, past, window)
+        )
         for length in window.lengths:
             of_length = make(seconds(length) * MICROSECONDS)
             for aggregate in window.aggregates:
-                spread = np.full(table.height, 0.0 if aggregate in ZERO_WHEN_EMPTY else np.nan)
+                spread = np.full(ordered.height, 0.0 if aggregate in ZERO_WHEN_EMPTY else np.nan)
                 spread[places] = of_length(aggregate)
                 series.append(pl.Series(window.name(aggregate, length), spread, nan_to_null=True))
     return series
-
-
-def _id_order(table: pl.DataFrame, name: str) -> list[pl.Expr]:
-    """Order ids at one time: numbers by value, texts by length and then by letter, the same for digits."""
-    column = pl.col(name)
-    return [column.str.len_chars(), column] if table.schema[name] == pl.String else [column]
 
 
 OfLength = Callable[[int], Callable[[str], Floats]]
@@ -69,7 +74,7 @@ OfLength = Callable[[int], Callable[[str], Floats]]
 
 def _over_label(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
     label, delay = rows[window.of], seconds(window.delay) * MICROSECONDS
-    labels = label.fill_null(0).cast(pl.Int64).to_numpy()
+    labels = label.fill_null(0).cast(pl.Int64).to_numpy(writable=True)
     # A row never counts its own label, nor does a row at the same instant: it enters after its time at the earliest.
     enters = np.maximum(rows[KNOWN_AT].to_numpy(), past.times + max(delay, 1))
     enters = np.where(label.is_null().to_numpy(), NEVER, enters)
@@ -85,10 +90,10 @@ def _over_label(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
 
 def _over_values(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
     column, delay = rows[window.of], seconds(window.delay) * MICROSECONDS
-    present = column.is_not_null().to_numpy()
+    present = column.is_not_null().to_numpy(writable=True)
     # A column of text is only counted.
     numbers = column.cast(pl.Float64) if column.dtype.is_numeric() else pl.zeros(column.len(), pl.Float64, eager=True)
-    values = numbers.fill_null(np.nan).to_numpy()
+    values = numbers.fill_null(np.nan).to_numpy(writable=True)
     exact = windows.fixed(values)
     codes = _codes(column) if "distinct" in window.aggregates else exact
 
@@ -114,8 +119,19 @@ def _over_values(rows: pl.DataFrame, past: Past, window: Window) -> OfLength:
 
 
 def _codes(column: pl.Series) -> Ints:
-    codes = column.rank("dense").cast(pl.Int64) - 1
-    return codes.fill_null(-1).to_numpy()
+    """Give each different value a number from 0 on, an empty one -1; numbers may be left out. Shape (rows,)."""
+    if column.dtype == pl.String:
+        numbers = column.cast(pl.Enum(column.drop_nulls().unique())).to_physical().cast(pl.Int64)
+    elif column.dtype.is_integer() and _span(column) <= 4 * column.len():
+        numbers = column.cast(pl.Int64) - column.cast(pl.Int64).min()
+    else:
+        numbers = column.rank("dense").cast(pl.Int64) - 1
+    return numbers.fill_null(-1).to_numpy(writable=True)
+
+
+def _span(column: pl.Series) -> int:
+    low, high = column.min(), column.max()
+    return high - low if isinstance(low, int) and isinstance(high, int) else 0
 
 
 def _of_row(row: Row) -> pl.Expr:

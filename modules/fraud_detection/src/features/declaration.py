@@ -98,8 +98,8 @@ def default(dataset: DataSet) -> Declaration:
     lengths = ("1d", "7d", "30d")
     windows = []
     for entity in dataset.entities:
-        for number in [dataset.amount] if dataset.amount else []:
-            windows.append(Window(entity=entity, of=number, aggregates=("count", "mean"), lengths=lengths))
+        if dataset.amount is not None:
+            windows.append(Window(entity=entity, of=dataset.amount, aggregates=("count", "mean"), lengths=lengths))
         delay = dataset.label.delay or "0s"
         windows.append(
             Window(entity=entity, of=dataset.label.column, aggregates=("count", "share"), lengths=lengths, delay=delay)

@@ -19,7 +19,7 @@ SCALE = 1_000_000
 
 @dataclass(frozen=True)
 class Past:
-    """The rows of one entity column, sorted by entity, time and id.
+    """The rows of one entity column, those of one entity together, each in the order of time and id.
 
     `bounds` (entities + 1,) are the first rows of each entity and the end; `times` (rows,) are microseconds.
     """
@@ -31,6 +31,12 @@ class Past:
 def fixed(values: Floats) -> Ints:
     """Turn numbers into whole millionths; NaN becomes 0. Values lie within ±1e9, as validation demands."""
     return np.rint(np.nan_to_num(values) * SCALE).astype(np.int64)
+
+
+def group(codes: Ints) -> tuple[Ints, Ints]:
+    """Bring equal codes together, each group in the order it had: the bounds of the groups, and the order (rows,)."""
+    bounds, order = _group(codes, int(codes.max(initial=-1)) + 1)
+    return bounds, order
 
 
 def totals(past: Past, values: Ints, present: Flags, length: int, delay: int) -> tuple[Ints, Ints]:
@@ -53,8 +59,8 @@ def distinct(past: Past, codes: Ints, length: int, delay: int) -> Ints:
 
 def entering_order(past: Past, enters: Ints) -> Ints:
     """Order each entity's rows by when their label may first be counted. Shape (rows,)."""
-    later = np.diff(enters) >= 0
-    later[past.bounds[1:-1] - 1] = True
+    later = np.diff(enters, prepend=enters[:1]) >= 0
+    later[past.bounds[:-1][past.bounds[:-1] < enters.size]] = True
     if later.all():
         return np.arange(enters.size)
     entity = np.repeat(np.arange(past.bounds.size - 1), np.diff(past.bounds))
@@ -69,6 +75,20 @@ def known_totals(past: Past, labels: Ints, enters: Ints, order: Ints, length: in
     """
     count, total = _known_totals(past.bounds, past.times, labels, enters, order, length + delay)
     return count, total
+
+
+@njit(cache=True)
+def _group(codes: Ints, kinds: int) -> tuple[Ints, Ints]:
+    bounds = np.zeros(kinds + 1, np.int64)
+    for code in codes:
+        bounds[code + 1] += 1
+    for kind in range(kinds):
+        bounds[kind + 1] += bounds[kind]
+    place, order = bounds[:-1].copy(), np.empty(codes.size, np.int64)
+    for row in range(codes.size):
+        order[place[codes[row]]] = row
+        place[codes[row]] += 1
+    return bounds, order
 
 
 @njit(cache=True)

@@ -19,7 +19,7 @@ from modules.fraud_detection.src.features.declaration import Declaration
 from modules.fraud_detection.src.models import base_model
 from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Matrix
 from modules.fraud_detection.src.models.encoder import Encoder
-from modules.fraud_detection.src.validation.data_validation import Validation
+from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
 ONNX, CARD, PROFILE, MANIFEST = "model.onnx", "card.json", "profile.json", "manifest.json"

@@ -1,40 +1,22 @@
 """Schema, nulls and ranges: each value is held against its declaration; what fails is quarantined with the reason."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
-from pydantic import Field
 
 from mlops.errors import BadConfiguration, BadData
-from mlops.values import Duration, Group, seconds
+from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet, missing
+from modules.fraud_detection.src.validation.limits import LARGEST, Limit, Validation, may_be_null
 
 ROW = "row"
 QUARANTINE = {ROW: pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
-LARGEST = 1e9
 ISO = "%Y-%m-%dT%H:%M:%S%.f"
 NULL, DUPLICATE, NOT_FINITE = "is empty", "is a duplicate of an earlier row", "is not a finite number"
-
-
-class Limit(Group):
-    """What a column may hold. The API holds requests against the same limits."""
-
-    min: float | None = Field(None, description="The smallest value allowed.")
-    max: float | None = Field(None, description="The largest value allowed.")
-    values: tuple[str, ...] | None = Field(None, description="The categories allowed.")
-    nullable: bool | None = Field(None, description="May be empty; by default only further columns and the label may.")
-
-
-class Validation(Group):
-    """The limits of every column and how much may fail before the run stops."""
-
-    limits: Mapping[str, Limit] = Field(default_factory=dict, description="Limits by column.")
-    max_bad_share: float = Field(0.01, ge=0, le=1, description="The share of bad rows over which the run stops.")
-    clock_skew: Duration = Field("5m", description="How far in the future a time may lie.")
 
 
 @dataclass(frozen=True)
@@ -80,14 +62,6 @@ def enforce(checked: Checked, rules: Validation) -> None:
         f"{rules.max_bad_share:.1%}); most often column '{column}' {reason} ({count:,} rows, first in row {row}: "
         f"{value!r}); correct the data, the limits or the share"
     )
-
-
-def may_be_null(name: str, dataset: DataSet, rules: Validation) -> bool:
-    """Tell whether the column may be empty: as its limit says, else only further columns and the label's may."""
-    limit = rules.limits.get(name)
-    if limit is not None and limit.nullable is not None:
-        return limit.nullable
-    return name in {*dataset.numeric, *dataset.categorical, dataset.label.column, dataset.label.known_at}
 
 
 def _casts(frame: pl.DataFrame, dataset: DataSet, rules: Validation) -> Iterator[pl.Expr]:
