@@ -1,0 +1,108 @@
+"""What the tests share: a small world of transactions, settings that keep all in a test's own folder, servers."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import polars as pl
+import pytest
+from moto.server import ThreadedMotoServer
+
+from mlops import bootstrap
+from modules.fraud_detection import settings
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.run_pipeline import SIMULATED
+from modules.fraud_detection.settings import Settings
+from modules.fraud_detection.src.data import synthetic
+from modules.fraud_detection.src.data.synthetic import Simulation
+from modules.fraud_detection.src.utils import logger
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+SMALL = {"customers": 150, "terminals": 100, "days": 70}
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test works in a folder of its own, so that `var/` is its own, and sees none of the caller's settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("MLOPS_") and not name.startswith("MLOPS_TEST_")]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def transactions() -> pl.DataFrame:
+    """About 20,000 simulated transactions of 70 days."""
+    return synthetic.simulate(Simulation.model_validate(SMALL))
+
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path) -> MakeSettings:
+    """Settings of the default data set, small and quick, in the test's own folder; groups can be replaced by name."""
+
+    def make(**groups: Any) -> Settings:
+        quick: dict[str, Any] = {
+            "simulation": SMALL,
+            "split": {"train": "21d"},
+            "model": {"parameters": {"rounds": 20, "max_depth": 3, "tree_method": "hist"}, "search": [{}]},
+            "evaluation": {"resamples": 20},
+            "platform": {
+                "objects": f"file://{tmp_path}/var",
+                "tracking": f"sqlite:///{tmp_path}/var/mlflow.db",
+                "artifacts": f"{tmp_path}/var/mlartifacts",
+            },
+        }
+        return settings.read(None, "local", {}, quick | groups)
+
+    return make
+
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def make_job(make_settings: MakeSettings) -> MakeJob:
+    """A job over the simulation, or over `source`."""
+
+    def make(source: str = SIMULATED, **groups: Any) -> Job:
+        read = make_settings(**groups)
+        return Job(read, bootstrap.connect(read.platform), logger.start(), source)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def aws() -> Iterator[str]:
+    """The address of a running server that speaks AWS's protocols."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A new bucket, with the environment set so that boto3 finds the server."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": aws, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{abs(hash(str(tmp_path)))}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
+
+
+def shared(name: str) -> Path:
+    """A file of the shared data beside the project; the test is skipped where there is none."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not beside the project")
+    return path
