@@ -1,7 +1,7 @@
 """What the tests share: a small world of transactions, settings that keep all in a test's own folder, servers."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ import boto3
 import polars as pl
 import pytest
 from moto.server import ThreadedMotoServer
+from rich.console import Console
 
 from mlops import bootstrap
-from modules.fraud_detection import settings
+from mlops.progress import Phases
+from modules.fraud_detection import run_pipeline, settings
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.run_pipeline import SIMULATED
 from modules.fraud_detection.settings import Settings
@@ -39,42 +41,39 @@ def transactions() -> pl.DataFrame:
     return synthetic.simulate(Simulation.model_validate(SMALL))
 
 
-MakeSettings = Callable[..., Settings]
+def small_settings(folder: Path, **groups: Any) -> Settings:
+    """Settings of the default data set, small and quick, that keep all in `folder`; groups are laid over them."""
+    quick: dict[str, Any] = {
+        "simulation": SMALL,
+        "split": {"train": "21d"},
+        "model": {"parameters": {"rounds": 20, "max_depth": 3, "tree_method": "hist"}, "search": [{}]},
+        "evaluation": {"resamples": 20},
+        "platform": {
+            "objects": f"file://{folder}/var",
+            "tracking": f"sqlite:///{folder}/var/mlflow.db",
+            "artifacts": f"{folder}/var/mlartifacts",
+        },
+    }
+    return settings.read(None, "local", {}, quick | groups)
 
 
-@pytest.fixture
-def make_settings(tmp_path: Path) -> MakeSettings:
-    """Settings of the default data set, small and quick, in the test's own folder; groups can be replaced by name."""
-
-    def make(**groups: Any) -> Settings:
-        quick: dict[str, Any] = {
-            "simulation": SMALL,
-            "split": {"train": "21d"},
-            "model": {"parameters": {"rounds": 20, "max_depth": 3, "tree_method": "hist"}, "search": [{}]},
-            "evaluation": {"resamples": 20},
-            "platform": {
-                "objects": f"file://{tmp_path}/var",
-                "tracking": f"sqlite:///{tmp_path}/var/mlflow.db",
-                "artifacts": f"{tmp_path}/var/mlartifacts",
-            },
-        }
-        return settings.read(None, "local", {}, quick | groups)
-
-    return make
+def small_job(folder: Path, source: str = SIMULATED, **groups: Any) -> Job:
+    """A job over the simulation, or over `source`, that keeps everything in `folder`."""
+    read = small_settings(folder, **groups)
+    return Job(read, bootstrap.connect(read.platform), logger.start(read.data.entities), source)
 
 
-MakeJob = Callable[..., Job]
+def run(job: Job, only: str | None = None, resume: bool = False) -> Job:
+    """Run the pipeline, or one phase of it, without a display."""
+    with Phases(list(run_pipeline.PHASES), job.logger, Console(quiet=True)) as progress:
+        run_pipeline.run(job, progress, only, resume)
+    return job
 
 
-@pytest.fixture
-def make_job(make_settings: MakeSettings) -> MakeJob:
-    """A job over the simulation, or over `source`."""
-
-    def make(source: str = SIMULATED, **groups: Any) -> Job:
-        read = make_settings(**groups)
-        return Job(read, bootstrap.connect(read.platform), logger.start(), source)
-
-    return make
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job whose pipeline has run to its end; tests read what it left and change nothing."""
+    return run(small_job(tmp_path_factory.mktemp("finished")))
 
 
 @pytest.fixture(scope="session")

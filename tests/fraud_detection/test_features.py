@@ -115,8 +115,8 @@ def said(aggregate: str, values: list[Any]) -> float | None:
     if aggregate in ("count", "distinct"):
         return float(len(values if aggregate == "count" else set(values)))
     if aggregate in ("min", "max"):
-        return (min if aggregate == "min" else max)(values, default=None)
-    whole = sum(round(value * 1_000_000) for value in values) / 1_000_000
+        return None if not values else float(min(values) if aggregate == "min" else max(values))
+    whole: float = sum(round(value * 1_000_000) for value in values) / 1_000_000
     if aggregate == "sum":
         return whole
     return whole / len(values) if values else (0.0 if aggregate == "share" else None)
