@@ -88,9 +88,9 @@ def _of_terminal(rows: pd.DataFrame) -> pd.DataFrame:
     for days in DAYS:
         window = frauds.rolling(f"{days + DELAY}D")
         count = window.count() - recent.count()
-        rows[f"TERMINAL_ID_TX_FRAUD_count_{days}d"] = count.to_numpy()
+        rows[f"TERMINAL_ID_TX_FRAUD_count_{days}d_7d_ago"] = count.to_numpy()
         share = (window.sum() - recent.sum()) / count
-        rows[f"TERMINAL_ID_TX_FRAUD_share_{days}d"] = share.fillna(0).to_numpy()
+        rows[f"TERMINAL_ID_TX_FRAUD_share_{days}d_7d_ago"] = share.fillna(0).to_numpy()
     return rows
 
 

@@ -44,7 +44,9 @@ def test_every_phase_leaves_its_product_where_the_layout_says(finished: Job) -> 
 def test_a_snapshot_holds_every_good_row_and_every_declared_feature(finished: Job) -> None:
     table = feature_store.load(finished.platform.objects, finished.records["features"]["snapshot"])
     assert table.height == finished.records["validate"]["rows"]
-    assert {"customer_id_amount_mean_30d", "terminal_id_is_fraud_share_7d", "amount_to_mean_30d"} <= set(table.columns)
+    assert {"customer_id_amount_mean_30d", "terminal_id_is_fraud_share_7d_7d_ago", "amount_to_mean_30d"} <= set(
+        table.columns
+    )
 
 
 def test_each_phase_runs_alone_from_what_the_ones_before_it_left(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ DECLARED = Declaration(
         Window(entity="terminal", of="fraud", aggregates=("count", "sum", "share"), lengths=LENGTHS, delay="2h"),
         Window(entity="customer", of="fraud", aggregates=("count", "share"), lengths=("2h",)),
     ),
+    gaps=("customer",),
     rows=(
         Row(name="amount", of="amount"),
         Row(name="channel", of="channel"),
@@ -132,6 +133,17 @@ def test_every_window_equals_its_definition_on_every_row(table: pl.DataFrame) ->
             for aggregate in window.aggregates:
                 name = window.name(aggregate, length)
                 assert built[name].to_list() == by_definition(table, window, length, aggregate), name
+
+
+@given(tables())
+@settings(max_examples=100, deadline=None)
+def test_a_gap_is_the_time_since_the_row_before_of_the_same_entity(table: pl.DataFrame) -> None:
+    gaps = dict(zip(table["id"], build(table)["customer_seconds_since_last"], strict=True))
+    for customer in ("a", "b"):
+        rows = table.filter(pl.col("customer") == customer).sort("time", "id")
+        expected = [None, *(gap.total_seconds() for gap in rows["time"].diff().drop_nulls())]
+        assert [gaps[id_] for id_ in rows["id"]] == expected[: rows.height]
+    assert all(gaps[id_] is None for id_ in table.filter(pl.col("customer").is_null())["id"])
 
 
 def check_order_does_not_matter(build: Build, table: pl.DataFrame, seed: int) -> None:
@@ -274,6 +286,7 @@ def test_a_dropped_feature_feeds_others_and_is_not_seen_by_the_model() -> None:
         ({"rows": [{"name": "score", "kind": "log", "of": "amount"}]}, "has the name of a column"),
         ({"rows": [{"name": "x", "of": "amount"}, {"name": "x", "of": "score"}]}, "declared twice"),
         ({"drop": ["y"]}, "'drop' names feature 'y'"),
+        ({"gaps": ["shop"]}, "'gaps' names 'shop', which is no entity"),
     ],
 )
 def test_a_feature_that_cannot_be_made_is_refused_by_name(declared: dict[str, object], complaint: str) -> None:
@@ -301,8 +314,8 @@ def test_the_handbooks_windows_equal_the_published_definition_on_every_row() -> 
         for days in (1, 7, 30):
             window = frauds.rolling(f"{days + 7}D")
             count = window.count() - late.count()
-            _same(rows[f"TERMINAL_ID_TX_FRAUD_count_{days}d"], count)
-            _same(rows[f"TERMINAL_ID_TX_FRAUD_share_{days}d"], ((window.sum() - late.sum()) / count).fillna(0))
+            _same(rows[f"TERMINAL_ID_TX_FRAUD_count_{days}d_7d_ago"], count)
+            _same(rows[f"TERMINAL_ID_TX_FRAUD_share_{days}d_7d_ago"], ((window.sum() - late.sum()) / count).fillna(0))
         checked += len(rows)
     assert checked > 300_000
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from modules.fraud_detection.src.features.declaration import Declaration
+from modules.fraud_detection.src.features.declaration import Declaration, gap_name
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.models.base_model import Floats
 
@@ -73,7 +73,7 @@ def reasons(artifact: Artifact, table: pl.DataFrame, top: int = 3) -> list[list[
 
 def words(declaration: Declaration) -> dict[str, str]:
     """Say each windowed feature in plain words: `mean amount of this customer_id over 7d`."""
-    phrases = {}
+    phrases = {gap_name(entity): f"seconds since the last transaction of this {entity}" for entity in declaration.gaps}
     for window in declaration.windows:
         past = "" if window.delay == "0s" else f", {window.delay} ago"
         for length in window.lengths:

@@ -1,6 +1,6 @@
 """From checked transactions to a table of features: the declaration read, the window engine fed, row features made."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import polars as pl
@@ -8,7 +8,14 @@ import polars as pl
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import windows
-from modules.fraud_detection.src.features.declaration import LAST_HOUR_OF_NIGHT, Declaration, Row, Window, features
+from modules.fraud_detection.src.features.declaration import (
+    LAST_HOUR_OF_NIGHT,
+    Declaration,
+    Row,
+    Window,
+    features,
+    gap_name,
+)
 from modules.fraud_detection.src.features.windows import SCALE, Floats, Ints, Past
 
 NEVER = np.iinfo(np.int64).max
@@ -25,9 +32,8 @@ def build(table: pl.DataFrame, dataset: DataSet, declaration: Declaration) -> pl
     """
     wanted = features(declaration, dataset)
     made, ordered = table, _in_order(table, dataset)
-    for entity in dict.fromkeys(window.entity for window in declaration.windows):
-        chosen = [window for window in declaration.windows if window.entity == entity]
-        made = made.with_columns(_of_entity(ordered, entity, chosen, dataset))
+    for entity in dict.fromkeys([*(window.entity for window in declaration.windows), *declaration.gaps]):
+        made = made.with_columns(_of_entity(ordered, entity, declaration, dataset))
     for row in declaration.rows:
         made = made.with_columns(_of_row(row).alias(row.name))
     return made.select(dataset.id_column, *(feature.name for feature in wanted))
@@ -45,9 +51,9 @@ def _order(table: pl.DataFrame, dataset: DataSet) -> list[pl.Expr]:
     return [time, id_.str.len_chars(), id_] if table.schema[dataset.id_column] == pl.String else [time, id_]
 
 
-def _of_entity(ordered: pl.DataFrame, entity: str, chosen: Sequence[Window], dataset: DataSet) -> list[pl.Series]:
+def _of_entity(ordered: pl.DataFrame, entity: str, declaration: Declaration, dataset: DataSet) -> list[pl.Series]:
     """Bring the rows of each entity together, make all windows over them, and put the results back in row order."""
-    time = dataset.time.column
+    time, chosen = dataset.time.column, [window for window in declaration.windows if window.entity == entity]
     needed = dict.fromkeys([entity, time, POSITION, KNOWN_AT, *(window.of for window in chosen)])
     rows = ordered.select(list(needed)).drop_nulls(entity)
     bounds, together = windows.group(_codes(rows[entity]))
@@ -55,18 +61,25 @@ def _of_entity(ordered: pl.DataFrame, entity: str, chosen: Sequence[Window], dat
     past = Past(bounds, rows[time].dt.timestamp("us").to_numpy(writable=True))
     places = rows[POSITION].to_numpy()
 
-    series = []
+    made: dict[str, Floats] = {gap_name(entity): windows.gaps(past)} if entity in declaration.gaps else {}
     for window in chosen:
         make = (
             _over_label(rows, past, window) if window.of == dataset.label.column else _over_values(rows, past, window)
         )
         for length in window.lengths:
             of_length = make(seconds(length) * MICROSECONDS)
-            for aggregate in window.aggregates:
-                spread = np.full(ordered.height, 0.0 if aggregate in ZERO_WHEN_EMPTY else np.nan)
-                spread[places] = of_length(aggregate)
-                series.append(pl.Series(window.name(aggregate, length), spread, nan_to_null=True))
-    return series
+            made |= {window.name(aggregate, length): of_length(aggregate) for aggregate in window.aggregates}
+    zeros = {window.name(a, length) for window in chosen for length in window.lengths for a in ZERO_WHEN_EMPTY}
+    return [
+        _spread(name, values, places, ordered.height, 0.0 if name in zeros else np.nan) for name, values in made.items()
+    ]
+
+
+def _spread(name: str, values: Floats, places: Ints, rows: int, empty: float) -> pl.Series:
+    """Put values where their rows lie in the table; rows without an entity get `empty`."""
+    column = np.full(rows, empty)
+    column[places] = values
+    return pl.Series(name, column, nan_to_null=True)
 
 
 OfLength = Callable[[int], Callable[[str], Floats]]

@@ -3,7 +3,7 @@
 A row at time t sees, in a window of length w, the rows of its entity with time in (t - w, t], itself included; with a
 delay d those in (t - d - w, t - d]. Rows of one entity at one time are ordered by their id, and a row sees those before
 it, never those after. In a window over the label a row counts only once its label is known, and never for itself.
-A row whose entity is empty has no past: its counts, sums and shares are 0, its means and extremes empty.
+A row whose entity is empty has no past: its counts, sums and shares are 0, its means, extremes and gaps empty.
 """
 
 from collections.abc import Sequence
@@ -51,14 +51,16 @@ class Window(Group):
     delay: Duration = Field("0s", description="How far before the row the windows end.")
 
     def name(self, aggregate: str, length: str) -> str:
-        """The name of one feature, such as `customer_id_amount_mean_7d`."""
-        return f"{self.entity}_{self.of}_{aggregate}_{length}"
+        """The name of one feature, such as `customer_id_amount_mean_7d` or `terminal_id_is_fraud_share_30d_7d_ago`."""
+        ago = "" if seconds(self.delay) == 0 else f"_{self.delay}_ago"
+        return f"{self.entity}_{self.of}_{aggregate}_{length}{ago}"
 
 
 class Declaration(Group):
-    """All features of a model, in order: windows first, because row features may be made of them."""
+    """All features of a model, in order: windows and gaps first, because row features may be made of them."""
 
     windows: tuple[Window, ...] = Field((), description="Features of an entity's past.")
+    gaps: tuple[str, ...] = Field((), description="Entities: seconds since the entity's last transaction, at least 0.")
     rows: tuple[Row, ...] = Field((), description="Features of the row, and of features before it.")
     drop: tuple[str, ...] = Field((), description="Features that others are made of but the model does not see.")
 
@@ -78,6 +80,12 @@ def features(declaration: Declaration, dataset: DataSet) -> list[Feature]:
     does not fit, or a name stands twice.
     """
     found = [feature for window in declaration.windows for feature in _of_window(window, dataset)]
+    for entity in declaration.gaps:
+        if entity not in dataset.entities:
+            raise ValueError(
+                f"'gaps' names '{entity}', which is no entity; data.entities has: {_list(dataset.entities)}"
+            )
+        found.append(Feature(gap_name(entity), False))
     for row in declaration.rows:
         found = [*found, _of_row(row, dataset, [feature.name for feature in found])]
     names = [feature.name for feature in found]
@@ -91,6 +99,11 @@ def features(declaration: Declaration, dataset: DataSet) -> list[Feature]:
         if name not in names:
             raise ValueError(f"'drop' names feature '{name}', which is not declared")
     return [feature for feature in found if feature.name not in declaration.drop]
+
+
+def gap_name(entity: str) -> str:
+    """The name of the time since an entity's last transaction."""
+    return f"{entity}_seconds_since_last"
 
 
 def default(dataset: DataSet) -> Declaration:

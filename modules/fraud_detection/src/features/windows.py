@@ -39,6 +39,13 @@ def group(codes: Ints) -> tuple[Ints, Ints]:
     return bounds, order
 
 
+def gaps(past: Past) -> Floats:
+    """Return the seconds between each row and the one before it of its entity, NaN for the first. Shape (rows,)."""
+    seconds = np.diff(past.times, prepend=0) / 1_000_000
+    seconds[past.bounds[:-1][past.bounds[:-1] < past.times.size]] = np.nan
+    return seconds
+
+
 def totals(past: Past, values: Ints, present: Flags, length: int, delay: int) -> tuple[Ints, Ints]:
     """Count and sum the present values in each row's window; `length` and `delay` are microseconds. Shapes (rows,)."""
     count, total = _totals(past.bounds, past.times, values, present, length, delay)

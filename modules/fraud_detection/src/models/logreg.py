@@ -43,7 +43,8 @@ class Logreg(BaseModel):
 
     def predict_proba(self, matrix: Matrix) -> Floats:
         margins: Floats = self._centred(matrix) @ np.array(self.coefficients) + self.intercept
-        return 1 / (1 + np.exp(-margins))
+        # The logistic function, without overflow far from zero.
+        return (1 + np.tanh(margins / 2)) / 2
 
     def explain(self, matrix: Matrix) -> Floats:
         parts = self._centred(matrix) * np.array(self.coefficients)
