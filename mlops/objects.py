@@ -23,6 +23,8 @@ MONITORING = "monitoring"
 DRIFT_REPORTS = "drift_reports"
 EXPLANATIONS = "explanations"
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class Objects(Protocol):
     """A place for files by key. A key is relative, with forward slashes and no dots: `models/3/model.json`."""
@@ -59,8 +61,8 @@ def connect(url: str) -> Objects:
 
 def write(objects: Objects, key: str, data: bytes) -> None:
     """Store a few bytes under `key`."""
-    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
-        path = Path(folder) / "data"
+    with scratch() as folder:
+        path = folder / "data"
         path.write_bytes(data)
         objects.upload(path, key)
 
@@ -120,15 +122,26 @@ def digest_of_all(paths: Sequence[Path]) -> str:
 
 
 @contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Lend a folder for temporary files. Raises `OutOfSpace` when its disk is full."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield Path(folder)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OutOfSpace(f"no space left for temporary files in {folder}; free some or set TMPDIR") from None
+
+
+@contextlib.contextmanager
 def translated(place: str) -> Iterator[None]:
     """Turn the operating system's complaints about a place into ours, in one line."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutOfSpace(
-                f"no space left for {place}; free some or point MLOPS_PLATFORM__OBJECTS elsewhere"
-            ) from None
+        if error.errno in FULL:
+            way_out = "free some or point MLOPS_PLATFORM__OBJECTS elsewhere"
+            raise OutOfSpace(f"no space left for {place}; {way_out}") from None
         raise StorageFailed(f"cannot use {place}: {error.strerror or error}") from None
 
 
@@ -194,9 +207,9 @@ class Bucket:
 
     @contextlib.contextmanager
     def download(self, key: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / Path(key).name
-            with self._translated(key), translated("the folder for temporary files"):
+        with scratch() as folder:
+            path = folder / Path(key).name
+            with self._translated(key):
                 self._s3.download_file(self._bucket, self._prefix + _checked(key), str(path))
             yield path
 

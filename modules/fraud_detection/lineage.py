@@ -1,7 +1,6 @@
 """From a model version back to the raw bytes, each step checked by its hash."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
     yield Step("version", f"{version.name} {version.number}", f"MLflow run {version.run_id}")
     yield Step("code", version.tags["git_revision"], f"source hash {version.tags['code']}")
     yield Step("configuration", version.tags["configuration"], f"MLflow run {version.run_id}, run/configuration.json")
-    with tempfile.TemporaryDirectory() as folder:
-        found = Artifact.open(platform.registry.fetch(version, Path(folder)))
+    with objects.scratch() as folder:
+        found = Artifact.open(platform.registry.fetch(version, folder))
     _same("the model", version.tags["model_hash"], found.hash)
     yield Step("model", found.hash, f"{len(found.card.encoder.features)} features, {found.card.kind}")
     manifest = feature_store.find(platform.objects, version.tags["snapshot"])
@@ -44,9 +43,9 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
         _same(processed, Path(processed).stem, objects.digest(path)[:16])
     yield Step("transactions", Path(processed).stem, platform.objects.url(processed))
     record = json.loads(objects.read(platform.objects, manifest_of(processed)))
-    with tempfile.TemporaryDirectory() as folder:
+    with objects.scratch() as folder:
         home = Path(record["raw_files"][0]).parent.as_posix()
-        copies = sorted(objects.download_folder(platform.objects, home, Path(folder)).iterdir())
+        copies = sorted(objects.download_folder(platform.objects, home, folder).iterdir())
         _same(home, version.tags["data_hash"], objects.digest_of_all(copies))
     yield Step("raw data", version.tags["data_hash"], platform.objects.url(home))
 

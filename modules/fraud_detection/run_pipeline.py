@@ -1,7 +1,6 @@
 """How a model is made, top to bottom: raw transactions in, a registered and explained model version out."""
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,11 +10,11 @@ import polars as pl
 
 from mlops import objects
 from mlops.errors import BadInput
-from mlops.objects import PROCESSED, RAW, translated
+from mlops.objects import PROCESSED, RAW
 from mlops.progress import Phases
 from modules.fraud_detection import lineage
 from modules.fraud_detection.job import Job, Record
-from modules.fraud_detection.src.data import load_data, synthetic
+from modules.fraud_detection.src.data import load_data, synthetic, tables
 from modules.fraud_detection.src.data.load_data import Source
 from modules.fraud_detection.src.features import build_features, feature_store
 from modules.fraud_detection.src.utils import revision
@@ -38,8 +37,8 @@ def data(job: Job) -> Record:
 def validate(job: Job) -> Record:
     """Hold every value against its limit, quarantine what fails, stop if too much does, clean the rest."""
     raw, settings = job.records["data"], job.settings
-    with tempfile.TemporaryDirectory() as folder:
-        table = load_data.load(_raw_files(job, Path(folder)), settings.data)
+    with objects.scratch() as folder:
+        table = load_data.load(_raw_files(job, folder), settings.data)
         now = datetime.now(UTC).replace(tzinfo=None)
         checked = data_validation.check(table, settings.data, settings.validation, now)
         quarantine = _store(job, checked.quarantine, "quarantine") if checked.bad_rows else None
@@ -114,9 +113,9 @@ def _source(job: Job) -> Iterator[Source]:
         with load_data.open_source(job.source) as source:
             yield source
         return
-    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
-        path = Path(folder) / "transactions.parquet"
-        synthetic.simulate(job.settings.simulation).write_parquet(path)
+    with objects.scratch() as folder:
+        path = folder / "transactions.parquet"
+        tables.write(synthetic.simulate(job.settings.simulation), path)
         with load_data.open_source(str(path)) as source:
             yield source
 
@@ -130,9 +129,9 @@ def _raw_files(job: Job, folder: Path) -> Source:
 
 def _store(job: Job, table: pl.DataFrame, name: str) -> str:
     """Store a table under the hash of its bytes and return its key."""
-    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
-        path = Path(folder) / f"{name}.parquet"
-        table.write_parquet(path)
+    with objects.scratch() as folder:
+        path = folder / f"{name}.parquet"
+        tables.write(table, path)
         key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
         job.platform.objects.upload(path, key)
     return key

@@ -1,7 +1,6 @@
 """The training container's side of SageMaker's contract: everything comes from and goes to /opt/ml."""
 
 import json
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -28,7 +27,7 @@ def train(opt_ml: Path, settings: Settings) -> None:
     output = opt_ml / "output"
     output.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with objects.scratch() as folder:
             _train(opt_ml, settings.model_copy(update={"platform": Platform(objects=f"file://{folder}")}))
     except Exception as error:
         (output / "failure").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")

@@ -1,12 +1,10 @@
 """What a person reads when the pipeline is done: the result in one table, and one transaction scored and explained."""
 
-import tempfile
-from pathlib import Path
-
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from mlops import objects
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
@@ -55,9 +53,9 @@ def _sample(job: Job) -> Table:
     table = feature_store.load(job.platform.objects, job.records["features"]["snapshot"])
     row = table.filter(pl.col(dataset.label.column) == 1).sort(dataset.time.column, dataset.id_column).tail(1)
     registry = job.platform.registry
-    with tempfile.TemporaryDirectory() as folder:
+    with objects.scratch() as folder:
         version = registry.find(NAME, int(job.records["register"]["version"]))
-        predictor = Predictor.wake(registry.fetch(version, Path(folder)))
+        predictor = Predictor.wake(registry.fetch(version, folder))
     answer, reasons = predictor.predict(row)[0], predictor.explain(row)[0]
     shown = [dataset.id_column, dataset.time.column, *dataset.entities, *([dataset.amount] if dataset.amount else [])]
     sample = Table(title="One transaction, scored and explained", show_header=False, title_justify="left")

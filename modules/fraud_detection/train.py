@@ -1,9 +1,7 @@
 """From a feature snapshot to a registered model: train, evaluate, explain, register, each a phase of its own."""
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +49,10 @@ def train(job: Job) -> Record:
         features=settings.features, validation=settings.validation, transform=settings.transform,
     )  # fmt: skip
     portrait = profile(rows, fitted.encoder.features) | _profile_of_scores(table, periods, fitted, dataset.time.column)
-    with tempfile.TemporaryDirectory() as folder:
+    with objects.scratch() as folder:
         sample = fitted.encoder.encode(rows.head(SAMPLE))
-        hash_ = artifact.write(Path(folder), fitted.model, card, portrait, sample)
-        objects.upload_folder(job.platform.objects, Path(folder), _home(MODELS, hash_))
+        hash_ = artifact.write(folder, fitted.model, card, portrait, sample)
+        objects.upload_folder(job.platform.objects, folder, _home(MODELS, hash_))
     return {
         "model": hash_, "kind": card.kind, "parameters": card.parameters, "seed": card.seed, "rows": rows.height,
         "thresholds": thresholds.model_dump(), "validation_average_precision": chosen.average_precision,
@@ -73,8 +71,8 @@ def evaluate(job: Job) -> Record:
     features = declaration.features(settings.features, dataset)
     baseline = fit.fit(fit.labelled(table, periods.train, dataset), features, Recipe(BASELINE, {}, 0), dataset)
     ranking = Ranking.of(baseline.score(rows), truth)
-    with tempfile.TemporaryDirectory() as folder:
-        picture = plot_evaluation.write(result, scores, truth, Path(folder))
+    with objects.scratch() as folder:
+        picture = plot_evaluation.write(result, scores, truth, folder)
         job.platform.objects.upload(picture, f"{_home(EXPLANATIONS, found.hash)}/{picture.name}")
     return result.as_json() | {
         "baseline_average_precision": average_precision(ranking, np.ones(rows.height)),
@@ -87,8 +85,8 @@ def explain(job: Job) -> Record:
     table, periods = _load(job)
     rows = fit.labelled(table, periods.test, job.settings.data)
     sample, found = rows.sample(min(EXPLAINED, rows.height), seed=job.settings.model.seed), _artifact(job)
-    with tempfile.TemporaryDirectory() as folder:
-        written = log_explanations.write(found, sample, Path(folder), job.logger)
+    with objects.scratch() as folder:
+        written = log_explanations.write(found, sample, folder, job.logger)
         for path in written:
             job.platform.objects.upload(path, f"{_home(EXPLANATIONS, found.hash)}/{path.name}")
         tables = [
@@ -100,8 +98,8 @@ def explain(job: Job) -> Record:
 def register(job: Job) -> Record:
     """Log one MLflow run with everything and make its model the next version; the first one becomes production."""
     tags, model = _tags(job), job.records["train"]["model"]
-    with tempfile.TemporaryDirectory() as folder, job.platform.tracking.run(NAME, tags) as run:
-        home = Path(folder)
+    with objects.scratch() as folder, job.platform.tracking.run(NAME, tags) as run:
+        home = folder
         run.parameters(_parameters(job))
         run.metrics(_metrics(job))
         for name, text in _pages(job).items():
@@ -145,9 +143,9 @@ def _profile_of_scores(table: pl.DataFrame, periods: Periods, fitted: Fitted, ti
 
 
 def _artifact(job: Job) -> Artifact:
-    with tempfile.TemporaryDirectory() as folder:
+    with objects.scratch() as folder:
         home = _home(MODELS, job.records["train"]["model"])
-        return Artifact.open(objects.download_folder(job.platform.objects, home, Path(folder)))
+        return Artifact.open(objects.download_folder(job.platform.objects, home, folder))
 
 
 def _home(folder: str, model: str) -> str:

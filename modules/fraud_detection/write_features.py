@@ -10,7 +10,7 @@ import polars as pl
 from mlops.errors import BadInput
 from mlops.objects import translated
 from modules.fraud_detection.settings import Settings
-from modules.fraud_detection.src.data import load_data
+from modules.fraud_detection.src.data import load_data, tables
 from modules.fraud_detection.src.features import build_features
 from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.src.validation.data_validation import ROW
@@ -45,10 +45,7 @@ def _save(table: pl.DataFrame, out: Path) -> None:
         os.close(handle)
         incoming = Path(name)
         try:
-            if out.suffix == ".csv":
-                table.write_csv(incoming)
-            else:
-                table.write_parquet(incoming)
+            tables.write(table, incoming)
             incoming.chmod(0o644)
             incoming.replace(out)
         finally:

@@ -1,7 +1,6 @@
 """Reading transactions from CSV or Parquet: a file, a folder of files, or an s3:// key."""
 
 import difflib
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +27,9 @@ class Source:
 @contextmanager
 def open_source(where: str) -> Iterator[Source]:
     """Find the files that `where` names; those of a bucket are copied to a folder that lasts as long as the block."""
-    with tempfile.TemporaryDirectory() as folder:
+    with objects.scratch() as folder:
         if where.startswith("s3://"):
-            files = _tables(objects.fetch(where, Path(folder)), where)
+            files = _tables(objects.fetch(where, folder), where)
         else:
             files = _tables(_local(Path(where)), where)
         yield Source(tuple(files), objects.digest_of_all(files))

@@ -2,17 +2,16 @@
 
 import hashlib
 import json
-import tempfile
 from datetime import datetime
-from pathlib import Path
 
 import polars as pl
 from pydantic import ValidationError
 
 from mlops import objects
 from mlops.errors import Damaged, NotFound
-from mlops.objects import PROCESSED, Objects, translated
+from mlops.objects import PROCESSED, Objects
 from mlops.values import Group
+from modules.fraud_detection.src.data import tables
 from modules.fraud_detection.src.data.dataset import DataSet
 
 FOLDER = f"{PROCESSED}/features"
@@ -53,9 +52,9 @@ def save(
     kept = [dataset.id_column, dataset.time.column, *dataset.entities, *dataset.numbers, dataset.label.column]
     keys = table.select(*dict.fromkeys(kept), dataset.known_at().alias(dataset.known_at_column))
     whole = keys.with_columns(features.drop(dataset.id_column))
-    with tempfile.TemporaryDirectory() as folder, translated("the folder for temporary files"):
-        path = Path(folder) / TABLE
-        whole.write_parquet(path)
+    with objects.scratch() as folder:
+        path = folder / TABLE
+        tables.write(whole, path)
         manifest = Manifest(
             parents=parents, code=code, configuration=configuration, rows=whole.height,
             since=whole[dataset.time.column].min(), until=whole[dataset.time.column].max(),
