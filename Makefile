@@ -5,8 +5,13 @@ FULL := modules/fraud_detection/requirements.txt
 DEV := requirements/dev.txt
 MODULE := $(BIN)/python -m modules.fraud_detection
 
+ifneq (,$(wildcard .env))
+include .env
+export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lock benchmark clean
+.PHONY: help install run test check format lock clean
 
 help:  ## list the words of this Makefile
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'

@@ -46,7 +46,7 @@ def small_settings(folder: Path, **groups: Any) -> Settings:
     quick: dict[str, Any] = {
         "simulation": SMALL,
         "split": {"train": "21d"},
-        "model": {"parameters": {"rounds": 20, "max_depth": 3, "tree_method": "hist"}, "search": [{}]},
+        "model": {"parameters": {"xgb": {"rounds": 20, "max_depth": 3}}, "search": {"xgb": [{}]}},
         "evaluation": {"resamples": 20},
         "platform": {
             "objects": f"file://{folder}/var",

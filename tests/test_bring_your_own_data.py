@@ -20,7 +20,7 @@ ROWS = 6_000
 DAYS = 60
 QUICK = """
 split: {train: 21d, delay: 7d, valid: 7d, test: 7d}
-model: {parameters: {rounds: 30, max_depth: 3, tree_method: hist}}
+model: {parameters: {xgb: {rounds: 30, max_depth: 3, tree_method: hist}}}
 evaluation: {resamples: 10}
 """
 

@@ -96,7 +96,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SMALL.items():
         monkeypatch.setenv(f"MLOPS_SIMULATION__{name.upper()}", str(value))
     monkeypatch.setenv("MLOPS_SPLIT__TRAIN", "21d")
-    monkeypatch.setenv("MLOPS_MODEL__PARAMETERS__ROUNDS", "20")
+    monkeypatch.setenv("MLOPS_MODEL__PARAMETERS__XGB__ROUNDS", "20")
 
 
 Spoil = Callable[[pl.DataFrame], pl.DataFrame]

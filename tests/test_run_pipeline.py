@@ -190,7 +190,7 @@ def environment(folder: Path) -> dict[str, str]:
         "MLOPS_SIMULATION__TERMINALS": str(small.terminals),
         "MLOPS_SIMULATION__DAYS": str(small.days),
         "MLOPS_SPLIT__TRAIN": "21d",
-        "MLOPS_MODEL__PARAMETERS__ROUNDS": "20",
+        "MLOPS_MODEL__PARAMETERS__XGB__ROUNDS": "20",
     }
 
 

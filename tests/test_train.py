@@ -98,7 +98,7 @@ def test_the_model_beats_guessing_and_the_loss_falls_as_trees_are_added(finished
 
 def test_parameters_are_chosen_on_validation_rows_alone(tmp_path: Path) -> None:
     useless, good = {"rounds": 1, "max_depth": 1}, {"rounds": 30, "max_depth": 3}
-    job = run(small_job(tmp_path, model={"parameters": {"tree_method": "hist"}, "search": [useless, good]}))
+    job = run(small_job(tmp_path, model={"search": {"xgb": [useless, good]}}))
     assert good.items() <= job.records["train"]["parameters"].items()
     test_metrics = job.records["evaluate"]["metrics"]["average_precision"]
     assert job.records["train"]["validation_average_precision"] != test_metrics

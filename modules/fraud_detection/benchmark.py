@@ -60,9 +60,9 @@ def run(source: str, console: Console) -> Mapping[str, Result]:
     entries = {
         "logistic, one split": (published, Recipe("logreg", {}, 0), FOLDS[:1]),
         "logistic": (published, Recipe("logreg", {}, 0), FOLDS),
-        "XGBoost": (published, _recipe(published), FOLDS),
+        "XGBoost": (published, published.model.recipes[0], FOLDS),
         "logistic, own features": (own, Recipe("logreg", {}, 0), FOLDS),
-        "XGBoost, own features": (own, _recipe(own), FOLDS),
+        "XGBoost, own features": (own, own.model.recipes[0], FOLDS),
     }
     found = {}
     for name, (read, recipe, folds) in entries.items():
@@ -114,11 +114,6 @@ def _test(table: pl.DataFrame, start: date, read: Settings) -> pl.DataFrame:
 def _days(table: pl.DataFrame, read: Settings, start: date, days: int) -> pl.DataFrame:
     time = pl.col(read.data.time.column).dt.date()
     return table.filter((time >= start) & (time < start + timedelta(days)))
-
-
-def _recipe(read: Settings) -> Recipe:
-    model = read.model
-    return Recipe(model.kind, {**model.parameters, **model.search[0]}, model.seed)
 
 
 def _mean(results: Sequence[Result]) -> Result:

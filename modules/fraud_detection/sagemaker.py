@@ -50,8 +50,9 @@ def _with_hyperparameters(settings: Settings, file: Path) -> Settings:
         return settings
     given = {name: yaml.safe_load(text) for name, text in json.loads(file.read_text(encoding="utf-8")).items()}
     own = {name: given.pop(name) for name in ("kind", "seed") if name in given}
-    model = settings.model.model_copy(update={**own, "parameters": {**settings.model.parameters, **given}})
-    return settings.model_copy(update={"model": model})
+    kind = own.get("kind", settings.model.kind)
+    parameters = {**settings.model.parameters, kind: {**settings.model.parameters.get(kind, {}), **given}}
+    return settings.model_copy(update={"model": settings.model.model_copy(update={**own, "parameters": parameters})})
 
 
 def _take_in(job: Job, channel: Path) -> str:

@@ -15,6 +15,7 @@ from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.features import declaration
 from modules.fraud_detection.src.features.declaration import Declaration
 from modules.fraud_detection.src.models.evaluate import Evaluation
+from modules.fraud_detection.src.models.fit import Recipe
 from modules.fraud_detection.src.models.split import Split
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
@@ -28,8 +29,16 @@ class Model(Group):
 
     kind: str = Field("xgb", description="The file in src/models that holds the model.")
     seed: int = Field(0, ge=0, description="The same seed gives the same model.")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of every try.")
-    search: tuple[dict[str, Any], ...] = Field(({},), min_length=1, description="Tries, each laid over the parameters.")
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict, description="By kind: parameters of every try.")
+    search: dict[str, tuple[dict[str, Any], ...]] = Field(
+        default_factory=dict, description="By kind: the tries, each laid over the parameters."
+    )
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """What is tried, in order."""
+        given, tries = self.parameters.get(self.kind, {}), self.search.get(self.kind) or ({},)
+        return [Recipe(self.kind, {**given, **one}, self.seed) for one in tries]
 
 
 class Settings(Group):

@@ -1,7 +1,6 @@
 """From a feature snapshot to a registered model: train, evaluate, explain, register, each a phase of its own."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from mlops.errors import NotFound
 from mlops.objects import EXPLANATIONS, MODELS
 from mlops.registry import PRODUCTION, Version
 from modules.fraud_detection.job import Job, Record
-from modules.fraud_detection.settings import NAME, Settings
+from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.explainability import log_explanations
 from modules.fraud_detection.src.features import declaration, feature_store
 from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, split
@@ -37,7 +36,7 @@ def train(job: Job) -> Record:
     features = declaration.features(settings.features, dataset)
     valid = fit.labelled(table, periods.valid, dataset)
     chosen = fit.choose(
-        fit.labelled(table, periods.choose_train, dataset), valid, features, _recipes(settings), dataset
+        fit.labelled(table, periods.choose_train, dataset), valid, features, settings.model.recipes, dataset
     )
     thresholds = choose_thresholds(valid, chosen.scores, dataset, settings.evaluation)
 
@@ -128,11 +127,6 @@ def _load(job: Job) -> tuple[pl.DataFrame, Periods]:
     table = feature_store.load(job.platform.objects, job.records["features"]["snapshot"])
     times = table[job.settings.data.time.column]
     return table, split.periods(job.settings.split, times.dt.min(), times.dt.max())  # type: ignore[arg-type]
-
-
-def _recipes(settings: Settings) -> Sequence[Recipe]:
-    model = settings.model
-    return [Recipe(model.kind, {**model.parameters, **one}, model.seed) for one in model.search]
 
 
 def _profile_of_scores(table: pl.DataFrame, periods: Periods, fitted: Fitted, time: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import onnxruntime
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from mlops.errors import Damaged, MlopsError
 from mlops.objects import digest, translated
@@ -23,6 +23,7 @@ from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
 ONNX, CARD, PROFILE, MANIFEST = "model.onnx", "card.json", "profile.json", "manifest.json"
+MANIFEST_TYPE = TypeAdapter(dict[str, str])
 TOLERANCE = 1e-6
 
 
@@ -104,11 +105,12 @@ def write(folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any]
 
 def _verified(folder: Path) -> str:
     try:
-        hashes = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise Damaged(
-            f"{folder} holds no whole model: {MANIFEST} is missing or broken; fetch or train it again"
-        ) from None
+        hashes = MANIFEST_TYPE.validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        broken = f"{folder} holds no whole model: {MANIFEST} is missing or broken"
+        raise Damaged(f"{broken}; fetch or train it again") from None
+    if {CARD, PROFILE, ONNX} - hashes.keys():
+        raise Damaged(f"{folder / MANIFEST} does not name every file of a model; fetch or train it again")
     for name, expected in hashes.items():
         path = folder / Path(name).name
         if not path.is_file() or digest(path) != expected:

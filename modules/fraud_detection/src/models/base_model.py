@@ -1,9 +1,10 @@
 """The contract of a model. A new kind is one file in this folder with one class, and one line of configuration."""
 
+import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,6 +64,15 @@ def find(kind: str) -> type[BaseModel]:
     if found is None:
         raise BadConfiguration(f"model.kind is '{kind}'; there is: {', '.join(kinds())}")
     return found
+
+
+def check_parameters(kind: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a parameter that the library behind a kind does not know. Raises `BadConfiguration`."""
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise BadConfiguration(f"model.parameters.{kind} has '{name}', which {kind} does not know{hint}")
 
 
 def _class_in(name: str) -> type[BaseModel] | None:

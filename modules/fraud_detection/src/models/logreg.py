@@ -1,5 +1,6 @@
 """Logistic regression over standardised columns: the baseline every other model has to beat."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Ints, Matrix
+from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Ints, Matrix, check_parameters
 
 FILE = "coefficients.json"
 
@@ -29,6 +30,7 @@ class Logreg(BaseModel):
         # Only training needs scikit-learn; serving has none installed.
         from sklearn.linear_model import LogisticRegression
 
+        check_parameters("logreg", parameters, inspect.signature(LogisticRegression).parameters)
         values = matrix.astype(np.float64)
         present = ~np.isnan(values)
         counts = np.maximum(present.sum(axis=0), 1)

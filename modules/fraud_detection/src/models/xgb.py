@@ -1,5 +1,6 @@
 """Gradient-boosted trees by XGBoost."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -7,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import xgboost
 
-from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Ints, Matrix
+from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Ints, Matrix, check_parameters
 
 FILE = "model.ubj"
 DEFAULTS: Mapping[str, Any] = {
@@ -20,6 +21,7 @@ DEFAULTS: Mapping[str, Any] = {
     # One thread: the sum over rows has one order, so the model is the same on every machine.
     "nthread": 1,
 }
+KNOWN = {*inspect.signature(xgboost.XGBModel.__init__).parameters, "rounds", "eta", "lambda", "alpha", "nthread"}
 
 
 class Xgb(BaseModel):
@@ -30,6 +32,7 @@ class Xgb(BaseModel):
 
     @classmethod
     def fit(cls, matrix: Matrix, labels: Ints, parameters: Mapping[str, Any], seed: int) -> Self:
+        check_parameters("xgb", parameters, KNOWN)
         words = {**DEFAULTS, **parameters, "seed": seed}
         rounds = words.pop("rounds", 100)
         data = xgboost.DMatrix(matrix, labels, nthread=1)

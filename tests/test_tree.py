@@ -1,0 +1,81 @@
+"""The tree: every path that the specification names and that is due by now is there and does real work."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from mlops.settings import variables
+from modules.fraud_detection.settings import FILE, Settings
+from tests.conftest import ROOT
+
+MODULE = "modules/fraud_detection"
+PATHS = [
+    f"{MODULE}/src/data/load_data.py",
+    f"{MODULE}/src/features/build_features.py",
+    f"{MODULE}/src/features/feature_store.py",
+    f"{MODULE}/src/models/base_model.py",
+    f"{MODULE}/src/models/logreg.py",
+    f"{MODULE}/src/models/xgb.py",
+    f"{MODULE}/src/models/evaluate.py",
+    f"{MODULE}/src/utils/logger.py",
+    f"{MODULE}/src/utils/metrics.py",
+    f"{MODULE}/src/validation/data_validation.py",
+    f"{MODULE}/src/validation/transform.py",
+    f"{MODULE}/src/explainability/shap_explainer.py",
+    f"{MODULE}/src/explainability/log_explanations.py",
+    f"{MODULE}/config/config.yaml",
+    f"{MODULE}/train.py",
+    f"{MODULE}/run_pipeline.py",
+    f"{MODULE}/requirements.txt",
+    "modules/complaint_triage/README.md",
+    "tests/test_train.py",
+    "tests/test_data_validation.py",
+    ".env.template",
+    "notebooks/fraud_eda.ipynb",
+    "README.md",
+]
+SOURCES = [path for room in ("mlops", "modules") for path in sorted((ROOT / room).rglob("*.py")) if path.stat().st_size]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_of_the_specification_exists_and_is_not_hollow(path: str) -> None:
+    assert len((ROOT / path).read_text(encoding="utf-8")) > 300
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_says_what_is_at_home_in_it(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_core_knows_no_module() -> None:
+    for path in (ROOT / "mlops").rglob("*.py"):
+        assert not re.search("fraud", path.read_text(encoding="utf-8"), re.IGNORECASE), path
+
+
+def test_the_template_of_the_environment_names_every_variable_of_the_platform_and_no_other() -> None:
+    lines = (ROOT / ".env.template").read_text(encoding="utf-8").splitlines()
+    named = {line.removeprefix("# ").split("=")[0] for line in lines if re.match(r"(# )?[A-Z_]+=", line)}
+    assert named == {name for name in variables(Settings) if name.startswith("MLOPS_PLATFORM__")} | {"PROFILE"}
+
+
+def test_requirements_name_shap_and_matplotlib_with_hashes_and_no_host() -> None:
+    text = (ROOT / MODULE / "requirements.txt").read_text(encoding="utf-8")
+    assert re.search(r"^shap==", text, re.MULTILINE)
+    assert re.search(r"^matplotlib==", text, re.MULTILINE)
+    assert "--hash=sha256:" in text
+    assert "://" not in text
+
+
+def test_serving_installs_no_training_package() -> None:
+    text = (ROOT / "requirements" / "serve.txt").read_text(encoding="utf-8")
+    for name in ("scikit-learn", "shap", "matplotlib", "pandera", "numba", "onnxmltools", "mlflow"):
+        assert not re.search(rf"^{name}==", text, re.MULTILINE), name
+
+
+def test_every_configuration_of_the_module_is_read_without_complaint() -> None:
+    from modules.fraud_detection import settings
+
+    for path in sorted(FILE.parent.glob("*.yaml")):
+        assert settings.read(path, "local", {}).data.columns
