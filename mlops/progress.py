@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 NAME_WIDTH = 10
 
@@ -16,10 +17,15 @@ class Phases:
 
     def __init__(self, names: Sequence[str], logger: logging.Logger, console: Console) -> None:
         self._logger = logger
+        one_line = Column(no_wrap=True)
         self._live = Progress(
-            SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[said]}"), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
+            SpinnerColumn(finished_text="[green]✓"),
+            TextColumn("{task.description}", table_column=one_line),
+            TimeElapsedColumn(table_column=one_line),
+            TextColumn("[dim]{task.fields[said]}", table_column=one_line),
+            console=console,
+            disable=not console.is_terminal,
+        )
         self._tasks = {
             name: self._live.add_task(name.ljust(NAME_WIDTH), start=False, total=1, said="") for name in names
         }

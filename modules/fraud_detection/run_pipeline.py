@@ -78,6 +78,15 @@ PHASES: Mapping[str, Callable[[Job], Record]] = {
     "explain": explain,
     "register": register,
 }
+SAID: Mapping[str, Callable[[Record], str]] = {
+    "data": lambda found: f"{len(found['files'])} raw files, hash {found['hash'][:16]}",
+    "validate": lambda found: f"{found['rows']:,} rows, {found['bad_rows']:,} in quarantine",
+    "features": lambda found: f"{found['features']} features, snapshot {found['snapshot']}",
+    "train": lambda found: f"{found['kind']} on {found['rows']:,} rows, model {found['model'][:16]}",
+    "evaluate": lambda found: f"average precision {found['metrics']['average_precision']:.3f}",
+    "explain": lambda found: f"{len(found['files'])} files",
+    "register": lambda found: f"version {found['version']}",
+}
 
 
 def run(job: Job, progress: Phases, only: str | None = None, resume: bool = False) -> None:
@@ -104,7 +113,7 @@ def run(job: Job, progress: Phases, only: str | None = None, resume: bool = Fals
         with progress.phase(name) as said:
             record = PHASES[name](job)
             job.keep(name, record)
-            said.append(_said(record))
+            said.append(SAID[name](record))
 
 
 @contextmanager
@@ -135,12 +144,3 @@ def _store(job: Job, table: pl.DataFrame, name: str) -> str:
         key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
         job.platform.objects.upload(path, key)
     return key
-
-
-def _said(record: Record) -> str:
-    shown = {
-        name: value for name, value in record.items() if isinstance(value, int | str) and not isinstance(value, bool)
-    }
-    return "  ".join(
-        f"{name} {value:,}" if isinstance(value, int) else f"{name} {value[:40]}" for name, value in shown.items()
-    )
