@@ -1,5 +1,8 @@
 """What a person reads when the pipeline is done: the result in one table, and one transaction scored and explained."""
 
+import resource
+import sys
+
 import polars as pl
 from rich.console import Console
 from rich.table import Table
@@ -38,9 +41,16 @@ def _table(job: Job) -> Table:
     table.add_row("top features", "\n".join(top))
     alias = "  (production)" if records["register"]["production"] else "  (production is another version)"
     table.add_row("version", f"{records['register']['version']}{alias}  model {records['train']['model'][:16]}")
+    table.add_row("peak memory", f"{_peak_memory():.2f} GiB")
     settings = job.platform.settings
     table.add_row("look next", f"mlflow ui --backend-store-uri {settings.tracking}\n{_pictures(job)}")
     return table
+
+
+def _peak_memory() -> float:
+    """The most memory that this process has held, in GiB; Linux counts it in KiB, macOS in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (1 << 30 if sys.platform == "darwin" else 1 << 20)
 
 
 def _pictures(job: Job) -> str:

@@ -42,7 +42,8 @@ def _precision(axes: Axes, report: Report, ranking: Ranking) -> None:
 
 def _calibration(axes: Axes, report: Report) -> None:
     bins = report.reliability
-    smallest = 1e-5
+    positive = [value for name in ("score", "fraud") for value in bins[name] if value > 0]
+    smallest = min(positive, default=1e-3) / 2
     axes.plot([smallest, 1], [smallest, 1], color=MUTED, linestyle="--", linewidth=1)
     axes.plot(bins["score"].clip(smallest), bins["fraud"].clip(smallest), color=REST, marker="o", linewidth=1.5)
     axes.set(xscale="log", yscale="log", xlabel="mean score of a tenth of the rows", ylabel="share of fraud in it")
