@@ -229,6 +229,13 @@ def test_the_law_of_order_catches_an_engine_that_trusts_the_order_of_the_file(mo
         check_order_does_not_matter(build, example(), 1)
 
 
+def test_the_compiled_engine_does_what_its_source_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = build(example())
+    for kernel in ("_group", "_totals", "_largest", "_distinct", "_known_totals"):
+        monkeypatch.setattr(windows, kernel, getattr(windows, kernel).py_func)
+    assert_frame_equal(build(example()), compiled, check_exact=True)
+
+
 def test_ids_as_text_and_ids_as_numbers_order_ties_alike() -> None:
     table = example(30).with_columns(time=pl.lit(START), id=pl.int_range(30) + 95)
     numbers, texts = build(table), build(table.with_columns(pl.col("id").cast(pl.String)))
