@@ -105,13 +105,14 @@ def _explain(error: ValidationError, kind: type[Group]) -> str:
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         path = [str(part) for part in problem["loc"]]
-        name = ".".join(path) or "the file"
+        name = ".".join(path)
         if problem["type"] == "extra_forbidden":
             lines.append(f"unknown key '{name}'{_nearest(path, kind)}; remove it or correct its spelling")
         elif problem["type"] == "missing":
             lines.append(f"'{name}' is missing")
         else:
-            lines.append(f"'{name}': {problem['msg'].removeprefix('Value error, ')}")
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"'{name}': {message}" if path else message)
     return "; ".join(lines)
 
 

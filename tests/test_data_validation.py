@@ -36,7 +36,7 @@ GOOD: Mapping[str, str | None] = {
 
 
 def table(*changes: Mapping[str, str | None]) -> pl.DataFrame:
-    """A table of text as CSV gives it: one good row for each argument, with its own id, and the changes laid over it."""
+    """A table of text as CSV gives it: one good row for each argument, with its own id, changed as it says."""
     rows = [{**GOOD, "payment": f"p{place}", **change} for place, change in enumerate(changes)]
     return pl.DataFrame(rows, schema=dict.fromkeys(GOOD, pl.String))
 
@@ -363,7 +363,10 @@ def test_good_and_bad_rows_are_told_apart_and_the_good_keep_order_and_values(
     assert set(found.quarantine[ROW]) == bad
     assert found.good.height + len(bad) == found.rows == len(rows)
     named = set(found.quarantine.select(ROW, "column").rows())
-    assert {(place, column) for place, (_, faults) in enumerate(rows) for column in faults} <= named
+    for place, (_, faults) in enumerate(rows):
+        # Whether a label is known too early cannot be told where the time is unreadable.
+        judged = faults.keys() - ({"known"} if faults.get("time", "2030-01-01") != "2030-01-01" else set())
+        assert {(place, column) for column in judged} <= named
     assert found.quarantine["reason"].null_count() == 0
     for place, kept in zip(expected, found.good.iter_rows(named=True), strict=True):
         sound = rows[place][0]
@@ -372,3 +375,13 @@ def test_good_and_bad_rows_are_told_apart_and_the_good_keep_order_and_values(
         assert (kept["customer"], kept["channel"]) == (sound["customer"], sound["channel"])
         assert kept["fraud"] == (None if sound["fraud"] is None else int(sound["fraud"]))
         assert kept["age"] == (None if sound["age"] is None else float(sound["age"]))
+
+
+def test_a_whole_number_that_became_a_float_is_the_name_it_was() -> None:
+    """Parquet from pandas holds ids as floats where one is missing; the same customer must not become another."""
+    found = checked(
+        table(*[{}] * 3).with_columns(customer=pl.Series([7.0, 8.5, 2e15]), channel=pl.Series(["web", "web", "shop"]))
+    )
+    assert found.good["customer"].to_list() == ["7", "8.5", "2000000000000000"]
+    missing = checked(table({}).with_columns(customer=pl.Series([float("nan")])))
+    assert missing.quarantine.select("column", "reason").rows() == [("customer", "is empty")]

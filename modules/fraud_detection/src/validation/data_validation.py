@@ -76,8 +76,17 @@ def _casts(frame: pl.DataFrame, dataset: DataSet, rules: Validation) -> Iterator
         elif name in dataset.numbers:
             number = column.cast(pl.Float64, strict=False)
             yield number.fill_nan(None) if may_be_null(name, dataset, rules) else number
+        elif kind.is_float():
+            yield _as_name(column)
         elif name in dataset.categorical or not kind.is_integer():
             yield column.cast(pl.String, strict=False)
+
+
+def _as_name(column: pl.Expr) -> pl.Expr:
+    """A whole number that became a float because others were missing is the name it was: 7.0 is `7`, NaN is empty."""
+    number = column.fill_nan(None)
+    whole = number.cast(pl.Int64, strict=False)
+    return pl.when(number == whole).then(whole.cast(pl.String)).otherwise(number.cast(pl.String))
 
 
 def _as_time(column: pl.Expr, kind: pl.DataType, dataset: DataSet) -> pl.Expr:
