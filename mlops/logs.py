@@ -28,7 +28,7 @@ class JsonLines(logging.Formatter):
         line |= extras(record)
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
 def extras(record: logging.LogRecord) -> Mapping[str, Any]:

@@ -49,10 +49,16 @@ def test_features_writes_the_id_and_every_feature_one_row_per_input_row_in_input
     assert written["transaction_id"].to_list() == shuffled["transaction_id"].to_list()
 
 
-def test_features_keeps_the_place_of_a_bad_row_and_leaves_it_empty(parquet: Path, transactions: pl.DataFrame) -> None:
+def test_features_keeps_the_place_of_a_bad_row_and_leaves_it_empty(
+    parquet: Path, transactions: pl.DataFrame, capsys: pytest.CaptureFixture[str]
+) -> None:
     bad = transactions.with_columns(amount=pl.when(pl.col("transaction_id") == 3).then(-5.0).otherwise("amount"))
     bad.write_parquet(parquet)
     assert main(["features", "--data", str(parquet), "--out", "deep/out.csv"]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"wrote {transactions.height:,} rows to deep/out.csv; 1 bad ones have empty features\n"
+    )
     written = pl.read_csv("deep/out.csv")
     assert written.height == transactions.height
     assert written.row(2) == (3, *[None] * (len(written.columns) - 1))

@@ -63,7 +63,8 @@ def features(words: Words) -> None:
     """Write the id and every feature of every row of a table."""
     from modules.fraud_detection import write_features
 
-    write_features.write(words.data, Path(words.out), _settings(words))
+    rows, bad = write_features.write(words.data, Path(words.out), _settings(words))
+    print(f"wrote {rows:,} rows to {words.out}" + (f"; {bad:,} bad ones have empty features" if bad else ""))
 
 
 def benchmark(words: Words) -> None:

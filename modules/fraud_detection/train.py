@@ -97,8 +97,7 @@ def explain(job: Job) -> Record:
 def register(job: Job) -> Record:
     """Log one MLflow run with everything and make its model the next version; the first one becomes production."""
     tags, model = _tags(job), job.records["train"]["model"]
-    with objects.scratch() as folder, job.platform.tracking.run(NAME, tags) as run:
-        home = folder
+    with objects.scratch() as home, job.platform.tracking.run(NAME, tags) as run:
         run.parameters(_parameters(job))
         run.metrics(_metrics(job))
         for name, text in _pages(job).items():

@@ -16,8 +16,8 @@ from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.src.validation.data_validation import ROW
 
 
-def write(source: str, out: Path, settings: Settings) -> int:
-    """Write the id and every feature of each row of `source` to `out`, in input order; return how many rows were bad.
+def write(source: str, out: Path, settings: Settings) -> tuple[int, int]:
+    """Write the id and every feature of each row of `source` to `out`, in input order; count all and bad rows.
 
     A bad row keeps its place, with every feature empty. Labels may be missing altogether: nothing is known then.
     Raises `BadData` when more rows are bad than the rules allow.
@@ -34,7 +34,7 @@ def write(source: str, out: Path, settings: Settings) -> int:
     rows = checked.good.select(ROW).hstack(built.drop(id_))
     whole = table.select(id_).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
     _save(whole.join(rows, on=ROW, how="left", maintain_order="left").drop(ROW), out)
-    return checked.bad_rows
+    return checked.rows, checked.bad_rows
 
 
 def _save(table: pl.DataFrame, out: Path) -> None:
