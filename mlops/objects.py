@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,9 @@ MODELS = "models"
 MONITORING = "monitoring"
 DRIFT_REPORTS = "drift_reports"
 EXPLANATIONS = "explanations"
+
+ABANDONED = 86_400
+"""Seconds after which a file that is not whole yet is given up."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -150,14 +154,15 @@ class Files:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
+        self._incoming = self._folder / ".incoming"
+        self._sweep()
 
     def upload(self, source: Path, key: str) -> None:
         target = self._path(key)
-        incoming = self._folder / ".incoming"
         with translated(f"{self._folder}"):
-            incoming.mkdir(parents=True, exist_ok=True)
+            self._incoming.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=incoming)
+            handle, name = tempfile.mkstemp(dir=self._incoming)
             try:
                 with os.fdopen(handle, "wb") as copy, source.open("rb") as original:
                     shutil.copyfileobj(original, copy, 1 << 20)
@@ -189,6 +194,13 @@ class Files:
 
     def url(self, key: str) -> str:
         return str(self._path(key))
+
+    def _sweep(self) -> None:
+        """Remove what writers that were killed left behind, once nobody can still be writing it."""
+        for left in self._incoming.glob("*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > ABANDONED:
+                    left.unlink()
 
     def _path(self, key: str) -> Path:
         return self._folder / _checked(key)

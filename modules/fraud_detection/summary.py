@@ -12,6 +12,7 @@ from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
 from modules.fraud_detection.src.predictor import Predictor
+from modules.fraud_detection.src.utils.logger import masked
 
 SHOWN_METRICS = ("average_precision", "roc_auc", "recall_at_1pct_fpr", "card_precision_at_100", "calibration_error")
 
@@ -43,7 +44,7 @@ def _table(job: Job) -> Table:
     table.add_row("version", f"{records['register']['version']}{alias}  model {records['train']['model'][:16]}")
     table.add_row("peak memory", f"{_peak_memory():.2f} GiB")
     settings = job.platform.settings
-    table.add_row("look next", f"mlflow ui --backend-store-uri {settings.tracking}\n{_pictures(job)}")
+    table.add_row("look next", f"mlflow ui --backend-store-uri {masked(settings.tracking)}\n{_pictures(job)}")
     return table
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,16 @@ while True:
         writer.communicate()
         content = objects.read(store, "k")
         assert (len(content), len(set(content))) == (2_000_000, 1)
+
+
+def test_what_a_killed_writer_left_is_swept_away_after_a_day_and_not_before(tmp_path: Path) -> None:
+    incoming = tmp_path / "store" / ".incoming"
+    incoming.mkdir(parents=True)
+    for name, age in (("old", 90_000), ("young", 80_000)):
+        (incoming / name).write_bytes(b"half")
+        os.utime(incoming / name, times=(time.time() - age, time.time() - age))
+    objects.connect(f"file://{tmp_path}/store")
+    assert [path.name for path in incoming.iterdir()] == ["young"]
 
 
 def test_a_write_that_finds_no_space_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
