@@ -27,7 +27,7 @@ class JsonLines(logging.Formatter):
             line["request_id"] = request
         line |= extras(record)
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
+            line["error"] = record.exc_text or self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 

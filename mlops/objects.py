@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
@@ -98,8 +97,10 @@ def download_folder(objects: Objects, key: str, folder: Path) -> Path:
 
 def fetch(url: str, folder: Path) -> list[Path]:
     """Copy the file or the folder that an `s3://` URL names into `folder` and return the copies."""
-    parts = urlsplit(url)
-    bucket, key = Bucket(parts.netloc, ""), parts.path.strip("/")
+    name, _, rest = url.removeprefix("s3://").partition("/")
+    bucket, key = Bucket(name, ""), rest.strip("/")
+    if not key:
+        raise BadConfiguration(f"'{url}' names a whole bucket; name a key or a folder in it")
     keys = [key] if bucket.exists(key) else bucket.list(key)
     if not keys:
         raise NotFound(f"there is nothing at {url}")
@@ -230,7 +231,8 @@ class Bucket:
         with self._translated(prefix):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=below)
             keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return sorted(key.removeprefix(self._prefix) for key in keys)
+        # A key that ends in a slash is a mark by which consoles show an empty folder.
+        return sorted(key.removeprefix(self._prefix) for key in keys if not key.endswith("/"))
 
     def exists(self, key: str) -> bool:
         try:

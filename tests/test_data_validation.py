@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlops.errors import BadConfiguration, BadData
-from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.data.dataset import DataSet, Time
 from modules.fraud_detection.src.validation.data_validation import QUARANTINE, ROW, Checked, check, enforce
 from modules.fraud_detection.src.validation.limits import LARGEST, Validation
 
@@ -152,7 +152,7 @@ def test_not_a_number_in_a_column_that_may_be_empty_is_empty_and_infinity_is_sti
 def test_of_rows_with_one_id_the_first_is_kept() -> None:
     found = checked(table({"payment": "a", "amount": "1"}, {"payment": "b"}, *[{"payment": "a", "amount": "2"}] * 2))
     assert found.good.select(ROW, "amount").rows() == [(0, 1.0), (1, 10.5)]
-    assert found.quarantine[ROW].to_list() == [2, 3]
+    assert found.quarantine["row"].to_list() == [2, 3]
 
 
 def test_ids_that_are_whole_numbers_stay_numbers_and_duplicates_are_found() -> None:
@@ -166,7 +166,7 @@ def test_a_time_may_lie_as_far_in_the_future_as_clocks_may_differ() -> None:
     near, far = NOW + timedelta(minutes=5), NOW + timedelta(minutes=5, microseconds=1)
     found = checked(table({"time": near.isoformat(), "known": None}, {"time": far.isoformat(), "known": None}))
     assert found.good["time"].to_list() == [near]
-    assert found.quarantine.select(ROW, "reason").rows() == [(1, "lies in the future")]
+    assert found.quarantine.select("row", "reason").rows() == [(1, "lies in the future")]
 
 
 @pytest.mark.parametrize(
@@ -360,9 +360,9 @@ def test_good_and_bad_rows_are_told_apart_and_the_good_keep_order_and_values(
     expected = [place for place in range(len(rows)) if place not in bad]
 
     assert found.good[ROW].to_list() == expected
-    assert set(found.quarantine[ROW]) == bad
+    assert set(found.quarantine["row"]) == bad
     assert found.good.height + len(bad) == found.rows == len(rows)
-    named = set(found.quarantine.select(ROW, "column").rows())
+    named = set(found.quarantine.select("row", "column").rows())
     for place, (_, faults) in enumerate(rows):
         # Whether a label is known too early cannot be told where the time is unreadable.
         judged = faults.keys() - ({"known"} if faults.get("time", "2030-01-01") != "2030-01-01" else set())
@@ -385,3 +385,40 @@ def test_a_whole_number_that_became_a_float_is_the_name_it_was() -> None:
     assert found.good["customer"].to_list() == ["7", "8.5", "2000000000000000"]
     missing = checked(table({}).with_columns(customer=pl.Series([float("nan")])))
     assert missing.quarantine.select("column", "reason").rows() == [("customer", "is empty")]
+
+
+def test_the_categories_of_a_limit_hold_for_whole_numbers_too() -> None:
+    rules = Validation.model_validate({"limits": {"customer": {"values": ["1", "2"]}}})
+    found = checked(table(*[{}] * 2).with_columns(customer=pl.Series([1, 3])), rules)
+    assert found.quarantine.rows() == [(1, "customer", "3", "is not one of 1, 2")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("01/03/2025 12:00 +0200", {"pattern": "%d/%m/%Y %H:%M %z"}),
+        ("2025-03-01T10:00Z", {}),
+        ("2025-03-01T12:00+02:00", {}),
+    ],
+)
+def test_a_time_with_a_zone_comes_out_in_utc_without_one(text: str, words: dict[str, str]) -> None:
+    dataset = DATA.model_copy(update={"time": Time.model_validate({"column": "time", **words})})
+    assert checked(table({"time": text}), dataset=dataset).good["time"].to_list() == [datetime(2025, 3, 1, 10)]
+
+
+@pytest.mark.parametrize("seconds", ["-1e12", "9.2233e12", "-2.3e9"])
+def test_a_numeric_time_before_1900_or_beyond_all_calendars_is_refused(seconds: str) -> None:
+    dataset = DATA.model_copy(update={"time": Time.model_validate({"column": "time", "unit": "s"})})
+    found = checked(table({"time": seconds, "known": None}), dataset=dataset)
+    assert found.quarantine["column"].to_list() == ["time"]
+
+
+def test_a_limit_whose_ends_are_swapped_is_refused() -> None:
+    with pytest.raises(ValueError, match="min 5 is above max 1"):
+        Validation.model_validate({"limits": {"amount": {"min": 5, "max": 1}}})
+
+
+def test_a_column_may_be_called_row() -> None:
+    dataset = DATA.model_copy(update={"categorical": ("row",)})
+    found = checked(table({}).with_columns(row=pl.lit("x")).drop("channel"), Validation(), dataset=dataset)
+    assert found.good["row"].to_list() == ["x"]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modules.fraud_detection.src.features.declaration import Feature
+from modules.fraud_detection.src.models import profile
 from modules.fraud_detection.src.models.encoder import LEVELS, Encoder
 
 FEATURES = [Feature("amount", False), Feature("channel", True), Feature("age", False), Feature("country", True)]
@@ -102,3 +103,10 @@ def test_a_row_of_training_sets_exactly_the_columns_of_its_levels(table: pl.Data
     for row, cells in zip(table.iter_rows(named=True), matrix, strict=True):
         named = {column for column, cell in zip(encoder.columns, cells, strict=True) if "=" in column and cell == 1}
         assert named == {f"{name}={row[name]}" for name in ("channel", "country") if row[name] is not None}
+
+
+def test_a_category_may_be_called_count_and_a_level_may_be_empty_text() -> None:
+    table = pl.DataFrame({"count": ["", "a", ""]})
+    encoder = Encoder.fit(table, [Feature("count", True)])
+    assert encoder.columns == ["count=", "count=a"]
+    assert profile.profile(table, ["count"])["count"]["levels"] == {"": 2, "a": 1}

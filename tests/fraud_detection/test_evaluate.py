@@ -13,6 +13,7 @@ from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.models.artifact import Thresholds
 from modules.fraud_detection.src.models.evaluate import (
     EARLIER_ROWS,
+    UNREACHABLE,
     Evaluation,
     Report,
     choose_thresholds,
@@ -89,9 +90,9 @@ def test_thresholds_are_the_best_of_all_that_there_are(
         return metrics.cost(scores >= threshold, labels, np.array(amounts), review_cost)
 
     pure = [score for score in set(scores) if labels[scores >= score].mean() >= precision]
-    assert found.decline == min(pure, default=1.0)
+    assert found.decline == min(pure, default=UNREACHABLE)
     affordable = [score for score in set(scores) if (scores >= score).sum() <= capacity * rows["time"].n_unique()]
-    cheapest = min(cost(score) for score in [*affordable, 1.0])
+    cheapest = min(cost(score) for score in [*affordable, UNREACHABLE])
     assert found.review <= found.decline
     if found.review < found.decline:
         assert (scores >= found.review).sum() <= capacity * rows["time"].n_unique()
@@ -99,7 +100,9 @@ def test_thresholds_are_the_best_of_all_that_there_are(
     else:
         # Whoever is declined needs no review, and nothing below is worth one.
         assert all(cost(score) >= cheapest for score in affordable if score < found.decline)
-        assert any(cost(score) == pytest.approx(cheapest) for score in [*affordable, 1.0] if score >= found.decline)
+        assert any(
+            cost(score) == pytest.approx(cheapest) for score in [*affordable, UNREACHABLE] if score >= found.decline
+        )
 
 
 def test_the_review_threshold_by_hand() -> None:
@@ -118,22 +121,22 @@ def test_capacity_stops_the_reviews_where_more_would_pay() -> None:
 
 def test_equal_scores_are_reviewed_together_or_not_at_all() -> None:
     rows = table([0, 1, 1, 1])
-    assert chosen(rows, [0.9, 0.5, 0.5, 0.5], reviews_per_day=3).review == 1.0
+    assert chosen(rows, [0.9, 0.5, 0.5, 0.5], reviews_per_day=3).review == UNREACHABLE
     assert chosen(rows, [0.9, 0.5, 0.5, 0.5], reviews_per_day=4).review == 0.5
 
 
 def test_nothing_is_flagged_where_flagging_never_pays() -> None:
     rows, scores = table([0, 1, 0, 1], [500, 4, 500, 4]), [0.9, 0.8, 0.7, 0.6]
-    assert chosen(rows, scores, review_cost=5) == Thresholds(review=1.0, decline=1.0)
+    assert chosen(rows, scores, review_cost=5) == Thresholds(review=UNREACHABLE, decline=UNREACHABLE)
 
 
 def test_the_loss_is_the_amounts_share_or_a_fixed_sum_where_there_is_no_amount() -> None:
     rows, scores = table([0, 1], [10, 10]), [0.9, 0.8]
     assert chosen(rows, scores, review_cost=4, loss_share=1).review == 0.8
-    assert chosen(rows, scores, review_cost=4, loss_share=0.5).review == 1.0
-    assert chosen(rows, scores, BARE, review_cost=4, loss_fixed=7).review == 1.0
+    assert chosen(rows, scores, review_cost=4, loss_share=0.5).review == UNREACHABLE
+    assert chosen(rows, scores, BARE, review_cost=4, loss_fixed=7).review == UNREACHABLE
     assert chosen(rows, scores, BARE, review_cost=4, loss_fixed=9).review == 0.8
-    assert chosen(table([0, 1], [10, None]), scores, review_cost=4).review == 1.0
+    assert chosen(table([0, 1], [10, None]), scores, review_cost=4).review == UNREACHABLE
 
 
 def test_decline_begins_at_the_lowest_score_from_which_on_the_share_of_fraud_is_reached() -> None:
@@ -144,7 +147,7 @@ def test_decline_begins_at_the_lowest_score_from_which_on_the_share_of_fraud_is_
 
 
 def test_nothing_is_declined_where_the_share_of_fraud_is_never_reached() -> None:
-    assert chosen(table([0, 1, 0, 1]), [0.9, 0.8, 0.7, 0.6], decline_precision=0.9).decline == 1.0
+    assert chosen(table([0, 1, 0, 1]), [0.9, 0.8, 0.7, 0.6], decline_precision=0.9).decline == UNREACHABLE
 
 
 def test_a_report_by_hand() -> None:
@@ -268,3 +271,9 @@ def test_a_report_becomes_plain_values() -> None:
     assert plain["slices"][0]["slice"] == "all"
     assert len(plain["intervals"]["roc_auc"]) == 2
     assert sum(row["rows"] for row in plain["reliability"]) == 4
+
+
+def test_a_score_that_rounding_has_made_1_is_not_declined_where_nothing_may_be() -> None:
+    thresholds = chosen(table([0, 0]), [1.0, 0.2])
+    assert thresholds.review > 1
+    assert thresholds.decline > 1

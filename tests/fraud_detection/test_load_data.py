@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from mlops.errors import BadData, MlopsError, NotFound
+from mlops.errors import BadConfiguration, BadData, MlopsError, NotFound
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.data.load_data import load, open_source
 from modules.fraud_detection.src.validation.data_validation import check
@@ -252,3 +252,21 @@ def test_without_an_id_rows_are_numbered_across_all_files(tmp_path: Path, table:
     table[:100].write_parquet(tmp_path / "a.parquet")
     table[100:].write_parquet(tmp_path / "b.parquet")
     assert read(tmp_path, UNNUMBERED)[UNNUMBERED.id_column].to_list() == list(range(table.height))
+
+
+def test_a_folder_that_has_the_name_of_a_table_is_looked_into(tmp_path: Path) -> None:
+    inner = tmp_path / "data" / "out.parquet"
+    inner.mkdir(parents=True)
+    pl.DataFrame({"x": [1]}).write_parquet(inner / "part-0.parquet")
+    with open_source(str(tmp_path / "data")) as source:
+        assert [file.name for file in source.files] == ["part-0.parquet"]
+
+
+def test_the_mark_of_a_folder_in_a_bucket_is_no_file_and_a_whole_bucket_is_refused(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    boto3.client("s3").put_object(Bucket=bucket, Key="landing/")
+    boto3.client("s3").upload_file(str(tmp_path / "a.csv"), bucket, "landing/a#1.csv")
+    with open_source(f"s3://{bucket}/landing") as source:
+        assert [file.name for file in source.files] == ["a#1.csv"]
+    with pytest.raises(BadConfiguration, match="names a whole bucket"), open_source(f"s3://{bucket}"):
+        pass

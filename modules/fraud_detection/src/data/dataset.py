@@ -52,6 +52,8 @@ class DataSet(Group):
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             raise ValueError(f"column '{twice[0]}' plays two parts; name each column once")
+        if self.id is None and self.id_column in columns:
+            raise ValueError(f"column '{self.id_column}' has the name that numbered rows get; give it as the id")
         return self
 
     @property

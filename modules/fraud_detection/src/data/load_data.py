@@ -62,7 +62,7 @@ def _local(path: Path) -> Sequence[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        return sorted(path.rglob("*"))
+        return sorted(file for file in path.rglob("*") if file.is_file())
     raise NotFound(f"there is no data at '{path}'; give a CSV or Parquet file, a folder of them, or an s3:// key")
 
 

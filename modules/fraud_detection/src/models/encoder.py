@@ -11,6 +11,7 @@ from modules.fraud_detection.src.features.declaration import Feature
 from modules.fraud_detection.src.models.base_model import Floats, Matrix
 
 LEVELS = 32
+ROWS = "__rows"
 
 
 class Encoder(Group):
@@ -27,14 +28,14 @@ class Encoder(Group):
         """Learn the levels from the training rows."""
         levels = {}
         for name in (feature.name for feature in features if feature.is_category):
-            counts = table[name].drop_nulls().value_counts().sort(["count", name], descending=[True, False])
+            counts = table[name].drop_nulls().value_counts(name=ROWS).sort([ROWS, name], descending=[True, False])
             levels[name] = tuple(counts[name].head(LEVELS).to_list())
         return cls(features=tuple(feature.name for feature in features), levels=levels)
 
     @property
     def columns(self) -> list[str]:
         """The matrix's columns: `amount`, or `channel=web` for a level."""
-        return [f"{name}={level}" if level else name for name, level in self._cells()]
+        return [name if level is None else f"{name}={level}" for name, level in self._cells()]
 
     def encode(self, table: pl.DataFrame) -> Matrix:
         """Return the matrix (rows, columns); an empty number is NaN."""

@@ -17,6 +17,8 @@ from modules.fraud_detection.src.utils.metrics import Floats, Ints, Ranking
 
 EARLIER_ROWS = "earlier_rows"
 NEWCOMER = 10
+UNREACHABLE = 2.0
+"""A threshold above every score, also above one that rounding has made 1."""
 LARGE = 0.95
 LAST_HOUR_OF_NIGHT = 6
 
@@ -32,7 +34,7 @@ class Evaluation(Group):
         0.9, gt=0, le=1, description="The share of declined transactions that must be fraud."
     )
     top: int = Field(100, ge=1, description="How many entities a day card precision looks at.")
-    resamples: int = Field(200, ge=0, description="How often the intervals draw customers anew.")
+    resamples: int = Field(200, ge=1, description="How often the intervals draw customers anew.")
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,10 @@ def choose_thresholds(rows: pl.DataFrame, scores: Floats, dataset: DataSet, word
     days = rows[dataset.time.column].dt.date().n_unique()
     within = ends[ends + 1 <= words.reviews_per_day * days]
     saved = np.cumsum(losses[order] * labels[order])[within] - words.review_cost * (within + 1)
-    review = float(ranked[within[np.argmax(saved)]]) if within.size and saved.max() > 0 else 1.0
+    review = float(ranked[within[np.argmax(saved)]]) if within.size and saved.max() > 0 else UNREACHABLE
     precision = np.cumsum(labels[order])[ends] / (ends + 1)
     pure = ends[precision >= words.decline_precision]
-    decline = float(ranked[pure[-1]]) if pure.size else 1.0
+    decline = float(ranked[pure[-1]]) if pure.size else UNREACHABLE
     return Thresholds(review=min(review, decline), decline=decline)
 
 
@@ -128,7 +130,8 @@ def _losses(rows: pl.DataFrame, dataset: DataSet, words: Evaluation) -> Floats:
 
 
 def _codes(entities: pl.Series) -> Ints:
-    return (entities.rank("dense").cast(pl.Int64).fill_null(0)).to_numpy()
+    codes = entities.rank("dense").cast(pl.Int64) - 1
+    return codes.fill_null(entities.n_unique()).rank("dense").cast(pl.Int64).to_numpy() - 1
 
 
 def _slices(rows: pl.DataFrame, dataset: DataSet) -> Iterator[tuple[str, NDArray[np.bool_]]]:

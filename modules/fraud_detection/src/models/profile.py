@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 BINS = 20
+ROWS = "__rows"
 
 
 def profile(table: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
@@ -33,6 +34,6 @@ def _of_number(column: pl.Series) -> dict[str, Any]:
 
 
 def _of_text(column: pl.Series) -> dict[str, Any]:
-    counts = column.drop_nulls().value_counts().sort(["count", column.name], descending=[True, False])
-    levels = dict(zip(counts[column.name].to_list(), counts["count"].to_list(), strict=True))
+    counts = column.drop_nulls().value_counts(name=ROWS).sort([ROWS, column.name], descending=[True, False])
+    levels = dict(zip(counts[column.name].to_list(), counts[ROWS].to_list(), strict=True))
     return {"rows": column.len(), "null_share": column.null_count() / max(column.len(), 1), "levels": levels}

@@ -4,12 +4,17 @@ import hashlib
 import logging
 import re
 from collections.abc import Collection
+from typing import Any
 
 from mlops import logs
 
 NAME = "fraud_detection"
-CARD = re.compile(r"(?<![0-9A-Fa-f.])(?:\d[ -]?){12,18}\d(?![0-9A-Fa-f.])")
-PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
+GAP = r"[ -]{1,2}"
+CARD = re.compile(
+    rf"(?<![\d.])(?:[2-6]\d{{12,18}}|[2-6]\d{{3}}(?:{GAP}\d{{4}}){{2}}{GAP}\d{{1,7}}|3\d{{3}}{GAP}\d{{6}}{GAP}\d{{5}})(?!\d)"
+)
+HASH = re.compile(r"[0-9A-Fa-f]{32,}")
+PASSWORD = re.compile(r"(://[^:/@\s]*:)[^/\s]*@")
 
 
 def start(entities: Collection[str] = ()) -> logging.Logger:
@@ -29,11 +34,23 @@ class Mask(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = masked(record.getMessage()), ()
         for name, value in logs.extras(record).items():
-            if name in self._entities:
-                setattr(record, name, pseudonym(value))
-            elif isinstance(value, str):
-                setattr(record, name, masked(value))
+            setattr(record, name, pseudonym(value) if name in self._entities else self._inside(value))
+        if record.exc_info:
+            record.exc_text = masked(logging.Formatter().formatException(record.exc_info))
         return True
+
+    def _inside(self, value: Any) -> Any:
+        """Mask texts and numbers wherever they stand in lists and mappings."""
+        if isinstance(value, dict):
+            return {
+                key: pseudonym(inner) if key in self._entities else self._inside(inner) for key, inner in value.items()
+            }
+        if isinstance(value, list | tuple):
+            return [self._inside(inner) for inner in value]
+        if isinstance(value, str) or type(value) is int:
+            text = masked(str(value))
+            return value if text == str(value) else text
+        return value
 
 
 def pseudonym(value: object) -> str:
@@ -42,5 +59,21 @@ def pseudonym(value: object) -> str:
 
 
 def masked(text: str) -> str:
-    """The text without card numbers (13 to 19 digits) and without the passwords of URLs."""
-    return PASSWORD.sub(r"\1***@", CARD.sub("[card]", text))
+    """The text without card numbers and without the passwords of URLs.
+
+    A card number has 13 to 19 digits, plain or in the groups printed on cards, begins as cards do, and passes the Luhn
+    check of its last digit (ISO/IEC 7812-1). Long hexadecimal hashes are left alone.
+    """
+    hashes = [found.span() for found in HASH.finditer(text)]
+
+    def blackened(found: re.Match[str]) -> str:
+        in_hash = any(start <= found.start() and found.end() <= end for start, end in hashes)
+        return found[0] if in_hash or not _is_card(found[0]) else "[card]"
+
+    return PASSWORD.sub(r"\1***@", CARD.sub(blackened, text))
+
+
+def _is_card(text: str) -> bool:
+    digits = [int(digit) for digit in text if digit.isdecimal()][::-1]
+    doubled = [2 * digit - 9 * (digit > 4) if place % 2 else digit for place, digit in enumerate(digits)]
+    return sum(doubled) % 10 == 0

@@ -8,20 +8,23 @@ import pandera.polars as pa
 import polars as pl
 from pandera.errors import SchemaErrors
 
-from mlops.errors import BadConfiguration, BadData
+from mlops.errors import BadConfiguration, BadData, MlopsError
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet, missing
 from modules.fraud_detection.src.validation.limits import LARGEST, Limit, Validation, may_be_null
 
-ROW = "row"
-QUARANTINE = {ROW: pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
-ISO = "%Y-%m-%dT%H:%M:%S%.f"
+ROW = "__row"
+QUARANTINE = {"row": pl.Int64, "column": pl.String, "value": pl.String, "reason": pl.String}
+ISO, SHORT = "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M"
+EARLIEST = datetime(1900, 1, 1)
+FURTHEST = 1e17
+"""Microseconds, about 3,000 years: what a numeric time may lie from its origin."""
 NULL, DUPLICATE, NOT_FINITE = "is empty", "is a duplicate of an earlier row", "is not a finite number"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The good rows, typed, each with its `row` in the input; and the bad values: row, column, value, reason."""
+    """The good rows, typed, with their place `__row` in the input; the bad values: row, column, value, reason."""
 
     good: pl.DataFrame
     quarantine: pl.DataFrame
@@ -36,7 +39,7 @@ def check(frame: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetim
     """Hold every value of `frame` against its part in `dataset` and its limit; `now` is in UTC without a zone.
 
     Good rows keep their order. Times come out as microseconds in UTC without a zone, numbers as 64-bit floats, the
-    label as 0, 1 or null. Of rows with one id the first is kept.
+    label as 0, 1 or null. A row whose id an earlier row had is bad, whatever became of the earlier one.
     """
     unknown = missing(list(rules.limits), dataset.columns)
     if unknown:
@@ -45,8 +48,8 @@ def check(frame: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetim
     typed = raw.with_columns(_casts(frame, dataset, rules))
     none = pl.DataFrame(schema=QUARANTINE)
     quarantine = pl.concat([none, *_uncastable(raw, typed, dataset), *_failures(typed, dataset, rules, now)])
-    quarantine = quarantine.unique([ROW, "column"], keep="first").sort(ROW, "column")
-    good = typed.join(quarantine.select(ROW).unique(), on=ROW, how="anti", maintain_order="left")
+    quarantine = quarantine.unique(["row", "column"], keep="first").sort("row", "column")
+    good = typed.join(quarantine.select("row").unique(), left_on=ROW, right_on="row", how="anti", maintain_order="left")
     return Checked(good, quarantine, frame.height)
 
 
@@ -55,7 +58,7 @@ def enforce(checked: Checked, rules: Validation) -> None:
     share = checked.bad_rows / checked.rows
     if share <= rules.max_bad_share:
         return
-    counts = checked.quarantine.group_by("column", "reason").agg(pl.len(), pl.first("value"), pl.first(ROW))
+    counts = checked.quarantine.group_by("column", "reason").agg(pl.len(), pl.first("value"), pl.first("row"))
     column, reason, count, value, row = counts.sort("len", "column", descending=[True, False]).row(0)
     raise BadData(
         f"{checked.bad_rows:,} of {checked.rows:,} rows are bad ({share:.1%}, more than validation.max_bad_share "
@@ -93,20 +96,24 @@ def _as_time(column: pl.Expr, kind: pl.DataType, dataset: DataSet) -> pl.Expr:
     time = dataset.time
     if time.unit is not None:
         scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[time.unit]
-        offset = (column.cast(pl.Float64, strict=False) * scale).round().cast(pl.Int64, strict=False)
+        given = column.cast(pl.Float64, strict=False) * scale
+        offset = pl.when(given.abs() < FURTHEST).then(given.round()).cast(pl.Int64, strict=False)
         return pl.lit(time.origin, pl.Datetime("us")) + pl.duration(microseconds=offset)
     if time.pattern is not None and kind == pl.String:
-        return column.str.to_datetime(time.pattern, time_unit="us", strict=False)
+        parsed = column.str.to_datetime(time.pattern, time_unit="us", strict=False)
+        zoned = any(sign in time.pattern for sign in ("%z", "%:z", "%#z"))
+        return parsed.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if zoned else parsed
     return _plain_time(column, kind)
 
 
 def _plain_time(column: pl.Expr, kind: pl.DataType) -> pl.Expr:
     if kind == pl.String:
         text = column.str.strip_chars().str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
-        zoned = text.str.replace("Z$", "+00:00").str.to_datetime(f"{ISO}%:z", time_unit="us", strict=False)
-        plain = [text.str.to_datetime(form, time_unit="us", strict=False) for form in (ISO, "%Y-%m-%dT%H:%M")]
+        utc = text.str.replace("Z$", "+00:00")
+        zoned = [utc.str.to_datetime(f"{form}%:z", time_unit="us", strict=False) for form in (ISO, SHORT)]
+        plain = [text.str.to_datetime(form, time_unit="us", strict=False) for form in (ISO, SHORT)]
         day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-        return pl.coalesce(*plain, day, zoned.dt.replace_time_zone(None))
+        return pl.coalesce(*plain, day, *(column.dt.replace_time_zone(None) for column in zoned))
     if isinstance(kind, pl.Datetime):
         local = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if kind.time_zone else column
         return local.dt.cast_time_unit("us")
@@ -145,8 +152,8 @@ def _wanted(kind: pl.DataType) -> str:
 
 
 def _rows(rows: pl.Series, column: str, values: pl.Series, reason: str) -> pl.DataFrame:
-    table = pl.DataFrame({ROW: rows, "value": values})
-    return table.select(ROW, pl.lit(column).alias("column"), "value", pl.lit(reason).alias("reason"))
+    table = pl.DataFrame({"row": rows, "value": values})
+    return table.select("row", pl.lit(column).alias("column"), "value", pl.lit(reason).alias("reason"))
 
 
 def _failures(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: datetime) -> Iterator[pl.DataFrame]:
@@ -158,11 +165,13 @@ def _failures(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: dat
     try:
         _schema(typed, dataset, rules, now).validate(typed, lazy=True)
     except SchemaErrors as errors:
+        if errors.failure_cases["index"].has_nulls():
+            raise MlopsError(f"a check itself failed: {errors.failure_cases['failure_case'].to_list()[:3]}") from None
         yield errors.failure_cases.select(
-            pl.col("index").cast(pl.Int64).alias(ROW),
+            pl.col("index").cast(pl.Int64).alias("row"),
             "column",
             pl.col("failure_case").cast(pl.String).alias("value"),
-            pl.when(pl.col("failure_case").is_in(["NaN", "inf", "-inf"]))
+            pl.when(pl.col("failure_case").is_in(["NaN", "inf", "-inf"]) & pl.col("column").is_in(dataset.numbers))
             .then(pl.lit(NOT_FINITE))
             .otherwise(pl.col("check").replace("not_nullable", NULL))
             .alias("reason"),
@@ -181,11 +190,18 @@ def _schema(typed: pl.DataFrame, dataset: DataSet, rules: Validation, now: datet
                 pa.Check(lambda data: data.lazyframe.select(pl.col(data.key).is_first_distinct()), error=DUPLICATE)
             ]
         elif name == dataset.time.column:
-            checks = [pa.Check.le(latest, error="lies in the future")]
+            checks = [pa.Check.le(latest, error="lies in the future"), pa.Check.ge(EARLIEST, error="lies before 1900")]
         elif limit.values is not None:
-            checks = [pa.Check.isin(limit.values, error=f"is not one of {', '.join(limit.values)}")]
+            checks = [_one_of(limit.values)]
         columns[name] = pa.Column(nullable=may_be_null(name, dataset, rules), checks=checks)
     return pa.DataFrameSchema(columns)
+
+
+def _one_of(values: tuple[str, ...]) -> pa.Check:
+    def known(data: pa.PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col(data.key).cast(pl.String).is_in(values))
+
+    return pa.Check(known, error=f"is not one of {', '.join(values)}")
 
 
 def _number_checks(limit: Limit) -> Iterator[pa.Check]:

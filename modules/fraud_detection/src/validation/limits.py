@@ -1,8 +1,9 @@
 """What each column may hold, declared once: tables are held against it here, requests by the API."""
 
 from collections.abc import Mapping
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mlops.values import Duration, Group
 from modules.fraud_detection.src.data.dataset import DataSet
@@ -18,6 +19,12 @@ class Limit(Group):
     max: float | None = Field(None, description="The largest value allowed.")
     values: tuple[str, ...] | None = Field(None, description="The categories allowed.")
     nullable: bool | None = Field(None, description="May be empty; by default only further columns and the label may.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
 
 
 class Validation(Group):

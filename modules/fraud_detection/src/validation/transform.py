@@ -19,7 +19,7 @@ class Step(Group):
 
 
 def clean(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
-    """Apply the steps in order. Rows, their order and their number stay; cleaning twice equals cleaning once."""
+    """Apply the steps in order. Rows, their order and their number stay; repeating a step changes nothing."""
     for step in steps:
         fitting, expression = STEPS[step.do]
         absent = [name for name in step.columns if name not in frame.columns]
