@@ -71,7 +71,7 @@ def benchmark(words: Words) -> None:
     """Repeat the Fraud Detection Handbook's protocol and print ours beside the published results."""
     from modules.fraud_detection import benchmark
 
-    benchmark.run(words.data, Console())
+    benchmark.run(words.data, Console(), words.choosing)
 
 
 def lineage(words: Words) -> None:
@@ -115,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
     found["features"].add_argument("--data", required=True, help="CSV or Parquet: a file, a folder, an s3:// key")
     found["features"].add_argument("--out", required=True, help="the .parquet or .csv file to write")
     found["benchmark"].add_argument("--data", required=True, help="the handbook's transactions")
+    found["benchmark"].add_argument(
+        "--choosing", action="store_true", help="on the folds our own features were chosen on"
+    )
     found["lineage"].add_argument("--version", default="production", help="a number or an alias")
     return parser
 
