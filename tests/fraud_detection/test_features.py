@@ -1,5 +1,8 @@
 """The laws of features: equal to their definition on every row, blind to the future, deaf to the order of the input."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +21,7 @@ from modules.fraud_detection import settings as module_settings
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import build_features, declaration, windows
 from modules.fraud_detection.src.features.declaration import Declaration, Row, Window
-from tests.conftest import shared
+from tests.conftest import ROOT, shared
 
 START = datetime(2024, 1, 1)
 DATA = DataSet.model_validate(
@@ -234,6 +237,25 @@ def test_the_compiled_engine_does_what_its_source_says(monkeypatch: pytest.Monke
     for kernel in ("_group", "_totals", "_largest", "_distinct", "_known_totals"):
         monkeypatch.setattr(windows, kernel, getattr(windows, kernel).py_func)
     assert_frame_equal(build(example()), compiled, check_exact=True)
+
+
+def test_the_engine_runs_where_no_compiled_code_can_be_kept() -> None:
+    program = """
+from numba.core import caching
+caching.CompileResultCacheImpl._locator_classes = []
+import numpy as np
+from modules.fraud_detection.src.features import windows
+print(windows.group(np.array([1, 0, 1]))[1].tolist())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout == "[1, 0, 2]\n", done.stderr
 
 
 def test_ids_as_text_and_ids_as_numbers_order_ties_alike() -> None:

@@ -4,7 +4,9 @@ Values are summed as whole millionths. Whole numbers add up to the same total in
 that adds and takes away row by row agree to the last bit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Kernel = Callable[..., Any]
 
 SCALE = 1_000_000
 
@@ -84,7 +87,15 @@ def known_totals(past: Past, labels: Ints, enters: Ints, order: Ints, length: in
     return count, total
 
 
-@njit(cache=True)
+def _compiled(kernel: Kernel) -> Kernel:
+    """Compile at the first call and keep the result on disk; where nothing can be written, compile in each process."""
+    try:
+        return njit(cache=True)(kernel)
+    except RuntimeError:
+        return njit(kernel)
+
+
+@_compiled
 def _group(codes: Ints, kinds: int) -> tuple[Ints, Ints]:
     bounds = np.zeros(kinds + 1, np.int64)
     for code in codes:
@@ -98,7 +109,7 @@ def _group(codes: Ints, kinds: int) -> tuple[Ints, Ints]:
     return bounds, order
 
 
-@njit(cache=True)
+@_compiled
 def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int, delay: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):
@@ -121,7 +132,7 @@ def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int
     return counts, totals
 
 
-@njit(cache=True)
+@_compiled
 def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: int, delay: int) -> Floats:
     found = np.full(times.size, np.nan)
     # Candidates for the maximum, oldest first: each is larger than all that follow it.
@@ -145,7 +156,7 @@ def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: 
     return found
 
 
-@njit(cache=True)
+@_compiled
 def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, delay: int) -> Ints:
     different, inside = np.zeros(times.size, np.int64), np.zeros(kinds, np.int64)
     for entity in range(bounds.size - 1):
@@ -173,7 +184,7 @@ def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, d
     return different
 
 
-@njit(cache=True)
+@_compiled
 def _known_totals(bounds: Ints, times: Ints, labels: Ints, enters: Ints, order: Ints, reach: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):

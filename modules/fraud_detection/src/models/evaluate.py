@@ -11,6 +11,7 @@ from pydantic import Field
 
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.features.declaration import LAST_HOUR_OF_NIGHT
 from modules.fraud_detection.src.models.artifact import Thresholds
 from modules.fraud_detection.src.utils import metrics
 from modules.fraud_detection.src.utils.metrics import Floats, Ints, Ranking
@@ -20,7 +21,6 @@ NEWCOMER = 10
 UNREACHABLE = 2.0
 """A threshold above every score, also above one that rounding has made 1."""
 LARGE = 0.95
-LAST_HOUR_OF_NIGHT = 6
 
 
 class Evaluation(Group):
