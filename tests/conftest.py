@@ -100,8 +100,10 @@ def bucket(aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def shared(name: str) -> Path:
-    """A file of the shared data beside the project; the test is skipped where there is none."""
+    """A file of the shared data beside the project; where there is none the test is skipped, and in CI it fails."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"{name} is not beside the project")
+        (pytest.fail if os.environ.get("MLOPS_TEST_REQUIRE_SERVICES") else pytest.skip)(
+            f"{name} is not beside the project"
+        )
     return path
