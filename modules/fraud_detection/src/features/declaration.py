@@ -118,11 +118,17 @@ def default(dataset: DataSet) -> Declaration:
             Window(entity=entity, of=dataset.label.column, aggregates=("count", "share"), lengths=lengths, delay=delay)
         )
     columns = [Row(name=name, of=name) for name in [*dataset.numbers, *dataset.categorical]]
+    amount = dataset.amount
+    ratios = [
+        Row(name=f"{amount}_to_{entity}_mean_30d", kind="ratio", of=amount, to=f"{entity}_{amount}_mean_30d")
+        for entity in dataset.entities
+        if amount is not None
+    ]
     time = [
         Row(name="during_weekend", kind="weekend", of=dataset.time.column),
         Row(name="during_night", kind="night", of=dataset.time.column),
     ]
-    return Declaration(windows=tuple(windows), rows=(*columns, *time))
+    return Declaration(windows=tuple(windows), gaps=dataset.entities, rows=(*columns, *ratios, *time))
 
 
 def _of_window(window: Window, dataset: DataSet) -> list[Feature]:
