@@ -45,8 +45,9 @@ def read(
     if profile not in profiles and profile != "local":
         known = ", ".join(sorted({"local", *profiles}))
         raise BadConfiguration(f"{file} has no profile '{profile}'; it has: {known}")
-    for layer in (profiles.get(profile) or {}, _from_environment(environ), dict(arguments or {})):
-        tree = _lay(tree, layer)
+    tree = _lay(tree, profiles.get(profile) or {})
+    tree = _lay(tree, _spelt_as(tree, _from_environment(environ)))
+    tree = _lay(tree, dict(arguments or {}))
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -99,6 +100,16 @@ def _from_environment(environ: Mapping[str, str]) -> Tree:
             value = {key: value}
         tree = _lay(tree, value)
     return tree
+
+
+def _spelt_as(tree: Tree, environment: Tree) -> Tree:
+    """Give the keys of the environment, which has only capitals, the spelling that the tree has: `TX_AMOUNT`."""
+    spelt: Tree = {}
+    for key, value in environment.items():
+        known = next((name for name in tree if str(name).lower() == key), key)
+        below = tree.get(known)
+        spelt[known] = _spelt_as(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return spelt
 
 
 def _explain(error: ValidationError, kind: type[Group]) -> str:

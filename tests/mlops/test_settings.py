@@ -60,6 +60,17 @@ def test_variables_of_tests_are_no_settings(file: Path) -> None:
     assert read(file, environ={"MLOPS_TEST_REQUIRE_SERVICES": "1", "HOME": "/"}).name == "base"
 
 
+def test_a_variable_finds_a_key_of_the_file_that_has_capitals(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("name: x\nlimits: {TX_AMOUNT: 1, Other: 2}")
+
+    class Limited(Settings):
+        limits: dict[str, int]
+
+    environ = {"MLOPS_LIMITS__TX_AMOUNT": "5", "MLOPS_LIMITS__NEW": "6"}
+    found = settings.read(Limited, tmp_path / "x.yaml", "local", environ)
+    assert found.limits == {"TX_AMOUNT": 5, "Other": 2, "new": 6}
+
+
 @pytest.mark.parametrize(
     ("environ", "complaint"),
     [
