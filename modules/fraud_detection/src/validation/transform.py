@@ -1,7 +1,7 @@
 """Cleaning, step by step: pure functions, each safe to repeat, listed in the configuration."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 import polars.selectors as cs
@@ -57,3 +57,13 @@ STEPS: dict[str, tuple[cs.Selector, Callable[[pl.Expr], pl.Expr]]] = {
     "absolute": (cs.float(), _absolute),
     "round_cents": (cs.float(), _round_cents),
 }
+
+
+VALUE_STEPS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
+    "strip": (False, str.strip),
+    "lower": (False, str.lower),
+    "empty_to_null": (False, lambda text: text or None),
+    "absolute": (True, abs),
+    "round_cents": (True, lambda number: round(number * 100) / 100),
+}
+"""The same steps for one value that is not empty, and whether they are for numbers. A test holds both equal."""
