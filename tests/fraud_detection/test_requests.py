@@ -1,4 +1,4 @@
-"""Requests: one transaction as JSON is held against the same limits, and cleaned by the same steps, as a row of a table."""
+"""Requests: one transaction as JSON is held against the limits, and cleaned by the steps, of a row of a table."""
 
 import json
 from datetime import UTC, datetime
@@ -70,7 +70,8 @@ def test_an_id_in_digits_is_the_same_as_a_number_and_as_a_text() -> None:
         ("transaction_id", None), ("transaction_id", "a\x00b"),
         ("customer_id", None), ("terminal_id", False),
         ("timestamp", "yesterday"), ("timestamp", "2026-02-30T00:00:00"), ("timestamp", 1_769_860_800),
-        ("timestamp", "2026-1-1"), ("timestamp", "2026-W05-6"), ("timestamp", "1899-12-31"), ("timestamp", "9999-12-31"),
+        ("timestamp", "2026-1-1"), ("timestamp", "2026-W05-6"), ("timestamp", "1899-12-31"),
+        ("timestamp", "9999-12-31"),
         ("timestamp", "0001-01-01T00:00:00+23:59"), ("timestamp", "2026-01-01T00:00:00+99:00"),
         ("timestamp", "٢٠٢٦-01-01"), ("timestamp", None),
         ("channel", "post"), ("channel", 8), ("channel", "w" * 65),

@@ -15,6 +15,7 @@ from modules.fraud_detection.src.features.declaration import (
     Window,
     features,
     gap_name,
+    reach,
 )
 from modules.fraud_detection.src.features.windows import SCALE, Floats, Ints, Past
 
@@ -61,7 +62,9 @@ def _of_entity(ordered: pl.DataFrame, entity: str, declaration: Declaration, dat
     past = Past(bounds, rows[time].dt.timestamp("us").to_numpy(writable=True))
     places = rows[POSITION].to_numpy()
 
-    made: dict[str, Floats] = {gap_name(entity): windows.gaps(past)} if entity in declaration.gaps else {}
+    made: dict[str, Floats] = {}
+    if entity in declaration.gaps:
+        made[gap_name(entity)] = windows.gaps(past, reach(declaration, entity))
     for window in chosen:
         make = (
             _over_label(rows, past, window) if window.of == dataset.label.column else _over_values(rows, past, window)

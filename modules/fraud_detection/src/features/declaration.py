@@ -4,6 +4,7 @@ A row at time t sees, in a window of length w, the rows of its entity with time 
 delay d those in (t - d - w, t - d]. Rows of one entity at one time are ordered by their id, and a row sees those before
 it, never those after. In a window over the label a row counts only once its label is known, and never for itself.
 A row whose entity is empty has no past: its counts, sums and shares are 0, its means, extremes and gaps empty.
+A gap is looked for as far back as the entity's longest window reaches, at least 30 days; beyond that it is empty.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ OVER_LABEL = ("count", "sum", "share")
 TIME_KINDS = ("hour", "weekday", "weekend", "night")
 PAIR_KINDS = ("ratio", "difference")
 LAST_HOUR_OF_NIGHT = 6
+SHORTEST_REACH = seconds("30d")
 
 
 class Row(Group):
@@ -60,7 +62,7 @@ class Declaration(Group):
     """All features of a model, in order: windows and gaps first, because row features may be made of them."""
 
     windows: tuple[Window, ...] = Field((), description="Features of an entity's past.")
-    gaps: tuple[str, ...] = Field((), description="Entities: seconds since the entity's last transaction, at least 0.")
+    gaps: tuple[str, ...] = Field((), description="Entities: seconds since their last transaction, within reach.")
     rows: tuple[Row, ...] = Field((), description="Features of the row, and of features before it.")
     drop: tuple[str, ...] = Field((), description="Features that others are made of but the model does not see.")
 
@@ -99,6 +101,13 @@ def features(declaration: Declaration, dataset: DataSet) -> list[Feature]:
         if name not in names:
             raise ValueError(f"'drop' names feature '{name}', which is not declared")
     return [feature for feature in found if feature.name not in declaration.drop]
+
+
+def reach(declaration: Declaration, entity: str) -> int:
+    """How many seconds of an entity's past its features can see: no more needs to be remembered."""
+    windows = (window for window in declaration.windows if window.entity == entity)
+    ends = [seconds(window.delay) + seconds(length) for window in windows for length in window.lengths]
+    return max([*ends, SHORTEST_REACH if entity in declaration.gaps else 0])
 
 
 def gap_name(entity: str) -> str:

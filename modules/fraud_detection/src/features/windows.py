@@ -42,10 +42,11 @@ def group(codes: Ints) -> tuple[Ints, Ints]:
     return bounds, order
 
 
-def gaps(past: Past) -> Floats:
-    """Return the seconds between each row and the one before it of its entity, NaN for the first. Shape (rows,)."""
+def gaps(past: Past, reach: int) -> Floats:
+    """Return the seconds since the row before of the same entity; NaN where none is within `reach`. Shape (rows,)."""
     seconds = np.diff(past.times, prepend=0) / 1_000_000
     seconds[past.bounds[:-1][past.bounds[:-1] < past.times.size]] = np.nan
+    seconds[seconds >= reach] = np.nan
     return seconds
 
 
@@ -87,7 +88,7 @@ def known_totals(past: Past, labels: Ints, enters: Ints, order: Ints, length: in
     return count, total
 
 
-def _compiled(kernel: Kernel) -> Kernel:
+def compiled(kernel: Kernel) -> Kernel:
     """Compile at the first call and keep the result on disk; where nothing can be written, compile in each process."""
     try:
         return njit(cache=True)(kernel)
@@ -95,7 +96,7 @@ def _compiled(kernel: Kernel) -> Kernel:
         return njit(kernel)
 
 
-@_compiled
+@compiled
 def _group(codes: Ints, kinds: int) -> tuple[Ints, Ints]:
     bounds = np.zeros(kinds + 1, np.int64)
     for code in codes:
@@ -109,7 +110,7 @@ def _group(codes: Ints, kinds: int) -> tuple[Ints, Ints]:
     return bounds, order
 
 
-@_compiled
+@compiled
 def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int, delay: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):
@@ -132,7 +133,7 @@ def _totals(bounds: Ints, times: Ints, values: Ints, present: Flags, length: int
     return counts, totals
 
 
-@_compiled
+@compiled
 def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: int, delay: int) -> Floats:
     found = np.full(times.size, np.nan)
     # Candidates for the maximum, oldest first: each is larger than all that follow it.
@@ -156,7 +157,7 @@ def _largest(bounds: Ints, times: Ints, values: Floats, present: Flags, length: 
     return found
 
 
-@_compiled
+@compiled
 def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, delay: int) -> Ints:
     different, inside = np.zeros(times.size, np.int64), np.zeros(kinds, np.int64)
     for entity in range(bounds.size - 1):
@@ -184,7 +185,7 @@ def _distinct(bounds: Ints, times: Ints, codes: Ints, kinds: int, length: int, d
     return different
 
 
-@_compiled
+@compiled
 def _known_totals(bounds: Ints, times: Ints, labels: Ints, enters: Ints, order: Ints, reach: int) -> tuple[Ints, Ints]:
     counts, totals = np.zeros(times.size, np.int64), np.zeros(times.size, np.int64)
     for entity in range(bounds.size - 1):
