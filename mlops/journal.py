@@ -5,7 +5,7 @@ import hashlib
 import secrets
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -128,20 +128,24 @@ class Journal:
         rows = self._rows(sa.select(journal_table).where(journal_table.c.id == id_))
         return _row(rows[0]) if rows else None
 
-    def about(self, id_: bytes) -> list[Row]:
-        """Return the rows that speak of an id, in their order."""
-        chosen = sa.select(journal_table).where(journal_table.c.about == id_).order_by(journal_table.c.sequence)
+    def find_all(self, ids: Collection[bytes]) -> list[Row]:
+        """Return the rows of those ids that there are."""
+        return [_row(row) for row in self._rows(sa.select(journal_table).where(journal_table.c.id.in_(ids)))]
+
+    def about(self, ids: Collection[bytes]) -> list[Row]:
+        """Return the rows that speak of any of the ids, in their order."""
+        chosen = sa.select(journal_table).where(journal_table.c.about.in_(ids)).order_by(journal_table.c.sequence)
         return [_row(row) for row in self._rows(chosen)]
 
+    def page(self, after: int) -> list[Row]:
+        """Return the next rows after a sequence number, at most 1,000."""
+        later = sa.select(journal_table).where(journal_table.c.sequence > after)
+        return [_row(row) for row in self._rows(later.order_by(journal_table.c.sequence).limit(PAGE))]
+
     def since(self, sequence: int) -> Iterator[Row]:
-        """Give the rows after a sequence number, page by page."""
-        while True:
-            later = sa.select(journal_table).where(journal_table.c.sequence > sequence)
-            rows = self._rows(later.order_by(journal_table.c.sequence).limit(PAGE))
-            for row in rows:
-                yield _row(row)
-            if len(rows) < PAGE:
-                return
+        """Give all rows after a sequence number."""
+        while rows := self.page(sequence):
+            yield from rows
             sequence = rows[-1].sequence
 
     def head(self) -> Head:

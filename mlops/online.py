@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from mlops.errors import BadConfiguration
+
 TRIMMED_FROM = 64
 
 
@@ -42,6 +44,13 @@ class Logs(Protocol):
 
     async def fill(self, logs: Iterable[tuple[str, bytes]]) -> None:
         """Add many records at once, any number for a key; those that are there are not added again."""
+
+
+def connect(url: str, layout: Layout) -> Logs:
+    """Open the place that `url` names: `memory://`."""
+    if url == "memory://":
+        return Memory(layout)
+    raise BadConfiguration(f"platform.online is '{url}'; write memory:// or redis://HOST:PORT/NUMBER")
 
 
 class Memory:

@@ -21,6 +21,11 @@ class Platform(Group):
     """Where the platform keeps what it makes; the scheme of a URL picks the adapter."""
 
     objects: str = Field("file://var", description="Files by key: file://FOLDER or s3://BUCKET[/PREFIX].")
+    online: str = Field("memory://", description="What live features remember: memory:// or redis://HOST:PORT/NUMBER.")
+    journal: str = Field(
+        "sqlite:///var/journal.db",
+        description="Every decision: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+    )
     tracking: str = Field(
         "sqlite:///var/mlflow.db", description="MLflow's store: sqlite:///, postgresql:// or http://."
     )

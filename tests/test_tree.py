@@ -36,7 +36,12 @@ PATHS = [
     "notebooks/fraud_eda.ipynb",
     "README.md",
 ]
-SOURCES = [path for room in ("mlops", "modules", "monitoring") for path in sorted((ROOT / room).rglob("*.py")) if path.stat().st_size]
+SOURCES = [
+    path
+    for room in ("mlops", "modules", "monitoring")
+    for path in sorted((ROOT / room).rglob("*.py"))
+    if path.stat().st_size
+]
 
 
 @pytest.mark.parametrize("path", PATHS)

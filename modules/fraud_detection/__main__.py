@@ -87,12 +87,40 @@ def lineage(words: Words) -> None:
     Console().print(table)
 
 
+def serve(words: Words) -> None:
+    """Answer over HTTP: decide, explain, learn."""
+    from modules.fraud_detection import serve
+
+    reach = serve.Reach(words.host, words.port, words.workers, words.sagemaker)
+    serve.serve(_settings(words), reach, print)
+
+
+def key(words: Words) -> None:
+    """Make an API key: its text to hand over, and the lines that let it in."""
+    from mlops import access
+
+    text, hash_ = access.make()
+    print(f"key, shown this once: {text}")
+    print(f"serving: {{keys: [{{name: {words.name}, sha256: {hash_}}}]}}")
+
+
+def verify(words: Words) -> None:
+    """Walk the journal's chain and name the first row that is not what was written."""
+    from mlops import journal
+
+    head = journal.connect(_settings(words).platform.journal).verify()
+    print(f"{head.count:,} rows, each as it was written; the last has hash {head.hash.hex()}")
+
+
 WORDS: Mapping[str, Callable[[Words], None]] = {
     "pipeline": pipeline,
     "train": train,
     "features": features,
     "benchmark": benchmark,
     "lineage": lineage,
+    "serve": serve,
+    "verify": verify,
+    "key": key,
 }
 
 
@@ -102,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     found: dict[str, Any] = {}
     for word, run in WORDS.items():
         found[word] = subparsers.add_parser(word, help=run.__doc__, description=run.__doc__)
-        if word != "benchmark":
+        if word not in ("benchmark", "key"):
             found[word].add_argument("--config", type=Path, help="a YAML file instead of config/config.yaml")
             found[word].add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
     found["pipeline"].add_argument(
@@ -119,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         "--choosing", action="store_true", help="on the folds our own features were chosen on"
     )
     found["lineage"].add_argument("--version", default="production", help="a number or an alias")
+    found["serve"].add_argument("--host", default="127.0.0.1", help="the address to listen on; others need keys")
+    found["serve"].add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one")
+    found["serve"].add_argument("--workers", type=int, default=1, help="processes; more than one need Redis")
+    found["serve"].add_argument("--sagemaker", action="store_true", help="answer on SageMaker's port 8080 as well")
+    found["key"].add_argument("--name", required=True, help="whose key it is")
     return parser
 
 

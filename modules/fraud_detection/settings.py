@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from mlops import settings
+from mlops.access import Serving
 from mlops.settings import Platform
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
@@ -53,6 +54,7 @@ class Settings(Group):
     split: Split = Field(default_factory=Split, description="The periods to learn, choose and test on.")
     model: Model = Field(default_factory=Model, description="The model.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What mistakes cost.")
+    serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")
 
     @model_validator(mode="before")
     @classmethod
@@ -69,12 +71,14 @@ class Settings(Group):
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits over everything that changes a result; where things are kept does not."""
-        return hashlib.sha256(self.model_dump_json(exclude={"platform"}).encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits over all that changes a result: not where things are kept or who may ask."""
+        return hashlib.sha256(self.model_dump_json(exclude={"platform", "serving"}).encode()).hexdigest()[:16]
 
 
 def read(
     file: Path | None, profile: str, environ: Mapping[str, str], arguments: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Read the settings from `file`, or from the module's own configuration."""
-    return settings.read(Settings, file or FILE, profile, environ, arguments)
+    """Read the settings from `file`, or the module's own; `REDIS_URL` chooses Redis for live state."""
+    redis = environ.get("REDIS_URL")
+    chosen = {"MLOPS_PLATFORM__ONLINE": redis, **environ} if redis else environ
+    return settings.read(Settings, file or FILE, profile, chosen, arguments)

@@ -1,6 +1,7 @@
 """From a feature snapshot to a registered model: train, evaluate, explain, register, each a phase of its own."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from mlops.objects import EXPLANATIONS, MODELS
 from mlops.registry import PRODUCTION, Version
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.settings import NAME
+from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.explainability import log_explanations
-from modules.fraud_detection.src.features import declaration, feature_store
+from modules.fraud_detection.src.features import build_features, declaration, feature_store
 from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, split
 from modules.fraud_detection.src.models.artifact import Artifact, Card
 from modules.fraud_detection.src.models.evaluate import choose_thresholds, report, with_earlier_rows
@@ -27,6 +29,7 @@ SAMPLE = 10_000
 EXPLAINED = 2_000
 BASELINE = "logreg"
 PLOTS = {"evaluation.png": "evaluation"}
+UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
 def train(job: Job) -> Record:
@@ -50,7 +53,11 @@ def train(job: Job) -> Record:
     portrait = profile(rows, fitted.encoder.features) | _profile_of_scores(table, periods, fitted, dataset.time.column)
     with objects.scratch() as folder:
         sample = fitted.encoder.encode(rows.head(SAMPLE))
-        hash_ = artifact.write(folder, fitted.model, card, portrait, sample)
+        canned = canned_transaction(rows, dataset)
+        alone = build_features.build(canned, dataset, settings.features)
+        hash_ = artifact.write(
+            folder, fitted.model, card, portrait, sample, as_request(canned, dataset), fitted.encoder.encode(alone)
+        )
         objects.upload_folder(job.platform.objects, folder, _home(MODELS, hash_))
     return {
         "model": hash_, "kind": card.kind, "parameters": card.parameters, "seed": card.seed, "rows": rows.height,
@@ -120,6 +127,21 @@ def from_snapshot(job: Job, name: str | None, register_too: bool = True) -> None
     for phase in (train, evaluate, explain, *([register] if register_too else [])):
         job.records[phase.__name__] = phase(job)
         job.logger.info(f"{phase.__name__} done", extra={"phase": phase.__name__, "snapshot": manifest.name})
+
+
+def canned_transaction(rows: pl.DataFrame, dataset: DataSet) -> pl.DataFrame:
+    """The latest transaction of a table, alone."""
+    return rows.sort(dataset.time.column, dataset.id_column).tail(1)
+
+
+def as_request(row: pl.DataFrame, dataset: DataSet) -> dict[str, Any]:
+    """One row as a request would send it: no label, the time as the data set writes it."""
+    time, unit = dataset.time.column, dataset.time.unit
+    names = [dataset.id_column, time, *dataset.entities, *dataset.numbers, *dataset.categorical]
+    values = row.select(names).row(0, named=True)
+    if unit is None:
+        return values | {time: values[time].isoformat(timespec="microseconds")}
+    return values | {time: (values[time] - dataset.time.origin) / timedelta(**{UNITS[unit]: 1})}
 
 
 def _load(job: Job) -> tuple[pl.DataFrame, Periods]:

@@ -1,4 +1,4 @@
-"""A model version, awake: rows of features in, decisions and reasons out."""
+"""A model version over tables: rows of features in, decisions and reasons out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from typing import Literal, Self
 import polars as pl
 
 from modules.fraud_detection.src.explainability import shap_explainer
-from modules.fraud_detection.src.explainability.shap_explainer import Reason
-from modules.fraud_detection.src.models.artifact import Artifact
+from modules.fraud_detection.src.explainability.reasons import Reason
+from modules.fraud_detection.src.models.artifact import Artifact, Thresholds
 
 Decision = Literal["approve", "review", "decline"]
 
@@ -35,15 +35,16 @@ class Predictor:
 
     def predict(self, features: pl.DataFrame) -> list[Answer]:
         """Score and decide every row of a table of features; the order of the rows changes no answer."""
-        scores = self.artifact.probability(self.artifact.card.encoder.encode(features))
-        return [Answer(float(score), self._decide(float(score))) for score in scores]
+        scores = self.artifact.probability(self.artifact.card.encoder.encode(features)).tolist()
+        return [Answer(score, decide(score, self.artifact.card.thresholds)) for score in scores]
 
     def explain(self, features: pl.DataFrame, top: int = 3) -> Sequence[Sequence[Reason]]:
         """Give the `top` reasons of every row, strongest first."""
         return shap_explainer.reasons(self.artifact, features, top)
 
-    def _decide(self, score: float) -> Decision:
-        thresholds = self.artifact.card.thresholds
-        if score >= thresholds.decline:
-            return "decline"
-        return "review" if score >= thresholds.review else "approve"
+
+def decide(score: float, thresholds: Thresholds) -> Decision:
+    """Turn a score into a decision: each threshold belongs to what it begins."""
+    if score >= thresholds.decline:
+        return "decline"
+    return "review" if score >= thresholds.review else "approve"

@@ -1,24 +1,16 @@
-"""Why a score is what it is: exact SHAP values per feature, and reasons in words."""
+"""Why a score is what it is: exact SHAP values, for tables and for one row at a time, and reasons in words."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from modules.fraud_detection.src.features.declaration import Declaration, gap_name
+from modules.fraud_detection.src.explainability.reasons import Reason, Value, Words, strongest
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.models.base_model import Floats
-
-AGGREGATES = {
-    "count": "number of {of}",
-    "sum": "sum of {of}",
-    "mean": "mean {of}",
-    "min": "smallest {of}",
-    "max": "largest {of}",
-    "distinct": "number of different {of}",
-    "share": "known share of {of}",
-}
 
 
 @dataclass(frozen=True)
@@ -42,13 +34,35 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Reason:
-    """One feature's part in one score."""
+class Explained:
+    """One score taken apart, in log odds: `margin` is `base` and all contributions, added up exactly."""
 
-    feature: str
-    value: Any
-    contribution: float
-    text: str
+    base: float
+    contributions: tuple[float, ...]
+    margin: float
+
+
+class Explainer:
+    """Explains single rows with one artifact; everything that can be made ready is made ready once."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        card = artifact.card
+        usual = {name: portrait["mean"] for name, portrait in artifact.profile.items() if "mean" in portrait}
+        self._model, self._encoder = artifact.model, card.encoder
+        self._words = Words(card.features, card.dataset, usual)
+
+    def explain(self, row: NDArray[np.float32]) -> Explained:
+        """Explain one row as the model sees it. Shape (columns,). The same row gives the same bits every time."""
+        found = self._encoder.of_features(self._model.explain(row.reshape(1, -1)))[0].tolist()
+        return Explained(found[-1], tuple(found[:-1]), math.fsum(found))
+
+    def reasons(self, values: Mapping[str, Value], explained: Explained, top: int = 3) -> list[Reason]:
+        """Give the `top` features that moved the score most, strongest first, in words."""
+        names = self._encoder.features
+        return [
+            self._words.reason(names[place], values, explained.contributions[place])
+            for place in strongest(explained.contributions, top)
+        ]
 
 
 def explain(artifact: Artifact, table: pl.DataFrame) -> Explanation:
@@ -60,38 +74,6 @@ def explain(artifact: Artifact, table: pl.DataFrame) -> Explanation:
 
 def reasons(artifact: Artifact, table: pl.DataFrame, top: int = 3) -> list[list[Reason]]:
     """Give, for each row, the `top` features that moved its score most, strongest first, in words."""
-    explanation = explain(artifact, table)
-    phrases = words(artifact.card.features)
-    found = []
-    for row, contributions in zip(table.iter_rows(named=True), explanation.contributions, strict=True):
-        strongest = sorted(zip(explanation.features, contributions, strict=True), key=lambda pair: -abs(pair[1]))
-        found.append(
-            [_reason(name, row[name], float(part), phrases, artifact.profile) for name, part in strongest[:top]]
-        )
-    return found
-
-
-def words(declaration: Declaration) -> dict[str, str]:
-    """Say each windowed feature in plain words: `mean amount of this customer_id over 7d`."""
-    phrases = {gap_name(entity): f"seconds since the last transaction of this {entity}" for entity in declaration.gaps}
-    for window in declaration.windows:
-        past = "" if window.delay == "0s" else f", {window.delay} ago"
-        for length in window.lengths:
-            for aggregate in window.aggregates:
-                said = AGGREGATES[aggregate].format(of=window.of)
-                phrases[window.name(aggregate, length)] = f"{said} of this {window.entity} over {length}{past}"
-    return phrases
-
-
-def _reason(name: str, value: Any, part: float, phrases: Mapping[str, str], profile: Mapping[str, Any]) -> Reason:
-    usual = profile.get(name, {}).get("mean")
-    compared = f" (on average {_short(usual)})" if usual is not None else ""
-    direction = "raises" if part > 0 else "lowers"
-    text = f"{phrases.get(name, name)} is {_short(value)}{compared}: {direction} the risk"
-    return Reason(name, value, part, text[0].upper() + text[1:])
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "empty"
-    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1_000 else str(value)
+    explainer, encoder = Explainer(artifact), artifact.card.encoder
+    rows = zip(table.select(encoder.features).iter_rows(named=True), encoder.encode(table), strict=True)
+    return [explainer.reasons(values, explainer.explain(row), top) for values, row in rows]

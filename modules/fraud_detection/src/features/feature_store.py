@@ -44,12 +44,13 @@ def save(
     store: Objects, features: pl.DataFrame, table: pl.DataFrame, dataset: DataSet, parents: dict[str, str], code: str,
     configuration: str,
 ) -> Manifest:  # fmt: skip
-    """Store the features beside the columns that training and evaluation need: id, time, entities, amount, label.
+    """Store the features beside the columns that a row is known by: id, time, entities, numbers, categories, label.
 
     `features` and `table` hold the same rows in the same order. Saving the same content twice stores it once. The
     manifest is written last, so that a snapshot that was cut short is never taken for a whole one.
     """
-    kept = [dataset.id_column, dataset.time.column, *dataset.entities, *dataset.numbers, dataset.label.column]
+    parts = [*dataset.entities, *dataset.numbers, *dataset.categorical]
+    kept = [dataset.id_column, dataset.time.column, *parts, dataset.label.column]
     keys = table.select(*dict.fromkeys(kept), dataset.known_at().alias(dataset.known_at_column))
     whole = keys.with_columns(features.drop(dataset.id_column))
     with objects.scratch() as folder:

@@ -7,7 +7,8 @@ so records that come late, out of order or at one instant need no case of their 
 import numpy as np
 from numpy.typing import NDArray
 
-from modules.fraud_detection.src.features.windows import SCALE, Floats, Ints, compiled
+from modules.fraud_detection.src.features.windows import SCALE, Floats, Ints
+from modules.fraud_detection.src.utils.compiling import compiled
 
 Bytes = NDArray[np.uint8]
 

@@ -4,18 +4,16 @@ Values are summed as whole millionths. Whole numbers add up to the same total in
 that adds and takes away row by row agree to the last bit.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from modules.fraud_detection.src.utils.compiling import compiled
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Kernel = Callable[..., Any]
 
 SCALE = 1_000_000
 
@@ -86,14 +84,6 @@ def known_totals(past: Past, labels: Ints, enters: Ints, order: Ints, length: in
     """
     count, total = _known_totals(past.bounds, past.times, labels, enters, order, length + delay)
     return count, total
-
-
-def compiled(kernel: Kernel) -> Kernel:
-    """Compile at the first call and keep the result on disk; where nothing can be written, compile in each process."""
-    try:
-        return njit(cache=True)(kernel)
-    except RuntimeError:
-        return njit(kernel)
 
 
 @compiled

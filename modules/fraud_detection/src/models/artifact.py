@@ -22,7 +22,7 @@ from modules.fraud_detection.src.models.encoder import Encoder
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
-ONNX, CARD, PROFILE, MANIFEST = "model.onnx", "card.json", "profile.json", "manifest.json"
+ONNX, CARD, PROFILE, CANNED, MANIFEST = "model.onnx", "card.json", "profile.json", "canned.json", "manifest.json"
 MANIFEST_TYPE = TypeAdapter(dict[str, str])
 TOLERANCE = 1e-6
 
@@ -49,12 +49,20 @@ class Card(Group):
     transform: tuple[Step, ...]
 
 
+class Canned(Group):
+    """One transaction as a request would send it, and its score with an empty past: who serves must get the same."""
+
+    transaction: dict[str, Any]
+    score: float
+
+
 @dataclass(frozen=True)
 class Artifact:
-    """A model, awake: its card, the portrait of its training data, and the two ways to ask it."""
+    """A model, awake: its card, the portrait of its training data, a canned transaction, and the two ways to ask it."""
 
     card: Card
     profile: Mapping[str, Any]
+    canned: Canned
     hash: str
     model: BaseModel
     session: onnxruntime.InferenceSession
@@ -66,21 +74,28 @@ class Artifact:
         card_text = (folder / CARD).read_text(encoding="utf-8")
         try:
             card = Card.model_validate_json(card_text)
+            canned = Canned.model_validate_json((folder / CANNED).read_bytes())
         except ValidationError as error:
             raise Damaged(
                 f"{folder / CARD} is of another version of this code: {error.error_count()} fields differ"
             ) from None
         profile = json.loads((folder / PROFILE).read_text(encoding="utf-8"))
         model = base_model.find(card.kind).load(folder)
-        return cls(card, profile, hash_, model, _session((folder / ONNX).read_bytes()))
+        return cls(card, profile, canned, hash_, model, _session((folder / ONNX).read_bytes()))
 
     def probability(self, matrix: Matrix) -> Floats:
         """Score rows by ONNX Runtime. Shape (rows,)."""
         return _score(self.session, matrix)
 
 
-def write(folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any], sample: Matrix) -> str:
+def write(
+    folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any], sample: Matrix,
+    canned: Mapping[str, Any], canned_row: Matrix,
+) -> str:  # fmt: skip
     """Write the model into `folder` and return its hash, the same for the same model.
+
+    `canned` is a transaction as a request would send it, `canned_row` (1, columns) what the model sees of it when
+    nothing came before.
 
     Raises `MlopsError` when the ONNX graph and the trained model differ by more than 1e-6 on the `sample` rows: what
     serves must be what was trained.
@@ -92,12 +107,14 @@ def write(folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any]
             f"the ONNX graph of this {card.kind} model is {apart:.1e} away from it, more than {TOLERANCE:.0e}; "
             "fewer or shallower trees lose less to rounding"
         )
+    score = float(_score(_session(graph), canned_row)[0])
     with translated(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         model.save(folder)
         (folder / ONNX).write_bytes(graph)
         (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         (folder / PROFILE).write_text(json.dumps(profile, indent=1), encoding="utf-8")
+        (folder / CANNED).write_text(Canned(transaction=dict(canned), score=score).model_dump_json(indent=1), "utf-8")
         hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
         (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
     return _hash(hashes)
@@ -109,7 +126,7 @@ def _verified(folder: Path) -> str:
     except (OSError, ValidationError):
         broken = f"{folder} holds no whole model: {MANIFEST} is missing or broken"
         raise Damaged(f"{broken}; fetch or train it again") from None
-    if {CARD, PROFILE, ONNX} - hashes.keys():
+    if {CARD, PROFILE, CANNED, ONNX} - hashes.keys():
         raise Damaged(f"{folder / MANIFEST} does not name every file of a model; fetch or train it again")
     for name, expected in hashes.items():
         path = folder / Path(name).name

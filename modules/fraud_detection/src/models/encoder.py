@@ -1,6 +1,6 @@
 """From a table of features to the matrix of a model: numbers as they are, a category as one column for each level."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -45,6 +45,17 @@ class Encoder(Group):
         ]
         named = [cell.cast(pl.Float32).alias(str(place)) for place, cell in enumerate(cells)]
         return table.select(named).to_numpy()
+
+    def of_values(self, values: Floats, texts: Mapping[str, Sequence[str | None]]) -> Matrix:
+        """Return the matrix (rows, columns) of features as live rows have them: numbers (rows, features), and texts."""
+        if not texts:
+            return values.astype(np.float32)
+        places = {name: place for place, name in enumerate(self.features)}
+        cells = [
+            values[:, places[name]] if level is None else [text == level for text in texts[name]]
+            for name, level in self._cells()
+        ]
+        return np.column_stack(cells).astype(np.float32)
 
     def of_features(self, contributions: Floats) -> Floats:
         """Add up the contributions of a category's columns; (rows, columns + 1) becomes (rows, features + 1)."""

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 import xgboost
 
 from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Ints, Matrix, check_parameters
+from modules.fraud_detection.src.models.tree_shap import TreeShap
 
 FILE = "model.ubj"
 DEFAULTS: Mapping[str, Any] = {
@@ -41,7 +43,13 @@ class Xgb(BaseModel):
     def predict_proba(self, matrix: Matrix) -> Floats:
         return self._booster.predict(xgboost.DMatrix(matrix, nthread=1)).astype(np.float64)
 
+    @cached_property
+    def _tables(self) -> TreeShap | None:
+        return TreeShap.of(bytes(self._booster.save_raw("json")))
+
     def explain(self, matrix: Matrix) -> Floats:
+        if self._tables is not None:
+            return self._tables.explain(matrix)
         return self._booster.predict(xgboost.DMatrix(matrix, nthread=1), pred_contribs=True).astype(np.float64)
 
     def save(self, folder: Path) -> None:

@@ -1,0 +1,111 @@
+"""What a module gives so that its decisions can be served: a predictor that reads, decides, explains and learns."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+Json = Mapping[str, Any]
+
+
+class Request(NamedTuple):
+    """One thing to decide: its key, the digest of all that was asked, and the cleaned values by name."""
+
+    key: str
+    digest: str
+    row: Mapping[str, Any]
+
+
+class Answer(NamedTuple):
+    """What is said of a request, the numbers that the model saw in their order, and whether its past was incomplete."""
+
+    said: Json
+    seen: Sequence[float | str | None]
+    degraded: bool
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """Which version of which model decided, on which arm, and under which configuration."""
+
+    name: str
+    version: int
+    arm: str
+    hash: str
+    configuration: str
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A decision as the journal keeps it: enough to say it again, and to explain it, without anything else.
+
+    `took` is microseconds from the arrival of the request to the entry.
+    """
+
+    key: str
+    digest: str
+    row: dict[str, Any]
+    seen: list[float | str | None]
+    said: dict[str, Any]
+    model: Stamp
+    took: int
+    degraded: bool
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """A label as the journal keeps it: what the truth about a decision turned out to be, known from `known_at` on.
+
+    `known_at` is microseconds since 1970.
+    """
+
+    key: str
+    label: int
+    known_at: int
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a score is what it is: base value and contributions add up to the margin, in log odds."""
+
+    base_value: float
+    contributions: list[dict[str, Any]]
+    margin: float
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A decision's row and the labels that became known of it, in the order of the journal: (known at, label)."""
+
+    row: Mapping[str, Any]
+    facts: Sequence[tuple[int, int]]
+
+
+class Predictor(Protocol):
+    """A version of a model, awake."""
+
+    @property
+    def past(self) -> str:
+        """Name the past that is remembered; predictors of one name share it."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name what the model sees, in order."""
+
+    def read(self, body: bytes | msgspec.Raw, now: int) -> Request:
+        """Read a request. Raises `Refused`, which names the field."""
+
+    async def predict(self, requests: Sequence[Request], keep: bool = True) -> list[Answer]:
+        """Decide requests in order, each with the ones before it in its past; without `keep` they leave no trace."""
+
+    async def forget(self, requests: Sequence[Request]) -> None:
+        """Take requests out of the past again, because they were not decided after all."""
+
+    async def learn(self, labelled: Labelled) -> None:
+        """Count the last of the facts from when it was known."""
+
+    async def restore(self, decided: Iterable[Mapping[str, Any]], labelled: Iterable[Labelled]) -> None:
+        """Bring the past back from decisions and labels, on top of what the version was trained on."""
+
+    def happened(self, row: Mapping[str, Any]) -> int:
+        """When that which a row tells of happened, in microseconds since 1970."""
+
+    def explain(self, seen: Sequence[float | str | None], top: int | None = None) -> Explanation:
+        """Explain what was seen; the strongest `top` contributions, or all."""

@@ -1,0 +1,342 @@
+"""The online path: requests in, answers out. Requests that arrive together are decided together, in their order."""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from mlops.answers import Answers
+from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Stamp
+from mlops.errors import MlopsError, NotFound, Refused, StorageFailed
+from mlops.group_commit import GroupCommit
+from mlops.journal import Entry, Kept, Row
+
+DECISION, LABEL = "decision", "label"
+PRODUCTION = "production"
+UNAVAILABLE = 503
+CONFLICT = 409
+
+encode = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(Record).decode
+decode_fact = msgspec.json.Decoder(Fact).decode
+
+log = logging.getLogger("scoring")
+
+
+class Decided(NamedTuple):
+    """An answer: the decision's id, its record, and whether it had been given before."""
+
+    id: bytes
+    record: Record
+    replayed: bool
+
+
+Outcome = Decided | Refused
+
+
+class Awake(Protocol):
+    """A version that is ready to decide."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def configuration(self) -> str: ...
+    @property
+    def predictor(self) -> Predictor: ...
+
+
+class Versions(Protocol):
+    """Where versions come from."""
+
+    @property
+    def current(self) -> Awake | None:
+        """The version that decides now."""
+
+    def awake(self, number: int) -> Awake:
+        """Wake an older version, to explain what it said. Slow the first time."""
+
+
+class Watcher(Protocol):
+    """Is told of every batch after it was decided, and can neither change nor slow an answer."""
+
+    def answered(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None: ...
+
+
+class Clock:
+    """The time in microseconds since 1970, which never goes back while this process lives."""
+
+    def __init__(self, wall: Callable[[], int] = time.time_ns) -> None:
+        self._wall, self._latest = wall, 0
+
+    def now(self) -> int:
+        self._latest = max(self._latest, self._wall() // 1_000)
+        return self._latest
+
+
+class Unit(NamedTuple):
+    """Bodies that came in one call, when, and who waits for their outcomes."""
+
+    bodies: Sequence[bytes | msgspec.Raw]
+    arrived: float
+    future: "asyncio.Future[list[Outcome]]"
+
+
+class Scorer:
+    """Decides, remembers, explains and learns, for one module."""
+
+    def __init__(
+        self, name: str, versions: Versions, journal: GroupCommit, answers: Answers, clock: Clock,
+        watchers: Sequence[Watcher] = (),
+    ) -> None:  # fmt: skip
+        self._name, self._versions, self._journal, self._answers = name, versions, journal, answers
+        self._clock, self._watchers = clock, watchers
+        self._waiting: list[Unit] = []
+        self._past = ""
+        self._restored: dict[str, int] = {}
+        self._deciding = 0
+        self._switching = asyncio.Lock()
+        self._running: set[asyncio.Task[None]] = set()
+        self._unsure: list[tuple[Predictor, Request]] = []
+
+    async def decide(self, bodies: Sequence[bytes | msgspec.Raw]) -> list[Outcome]:
+        """Decide requests in order, one outcome each; an answer is in the journal before it is given."""
+        loop = asyncio.get_running_loop()
+        unit = Unit(bodies, time.perf_counter(), loop.create_future())
+        if not self._waiting:
+            loop.call_soon(self._start)
+        self._waiting.append(unit)
+        return await unit.future
+
+    async def find(self, id_: bytes) -> tuple[Record, Sequence[Fact]]:
+        """Return a decision and the labels known of it. Raises `NotFound`."""
+        row = await asyncio.to_thread(self._journal.journal.find, id_)
+        if row is None or row.entry.kind != DECISION:
+            raise NotFound(f"there is no decision {id_.hex()}")
+        return decode_record(row.entry.body), await self._facts(id_)
+
+    async def explain(self, record: Record, top: int | None = None) -> Explanation:
+        """Explain a decision by the model of that day: the strongest `top` contributions, or all."""
+        return (await self._of_that_day(record)).explain(record.seen, top)
+
+    async def names(self, record: Record) -> Sequence[str] | None:
+        """Name what the model of that day saw, in the order of `record.seen`; nothing where it cannot be woken."""
+        try:
+            return (await self._of_that_day(record)).names
+        except MlopsError as error:
+            log.warning("a version could not be woken", extra={"reason": str(error)})
+            return None
+
+    async def what_if(self, body: bytes) -> tuple[Answer, Explanation, Stamp] | Decided:
+        """Explain what would be answered, and leave no trace; for a request that was answered, give that answer."""
+        awake = self._current()
+        request = awake.predictor.read(body, self._clock.now())
+        row = await asyncio.to_thread(self._journal.journal.find, self.id(request.key))
+        if row is not None:
+            return _repeated(request, row.entry.id, row.entry.body)
+        answer = (await awake.predictor.predict([request], keep=False))[0]
+        return answer, awake.predictor.explain(answer.seen), self._stamp(awake)
+
+    async def learn(self, key: str, label: int, known_at: int | None) -> tuple[Fact, bool]:
+        """Record what the truth turned out to be; return the fact and whether it was new. Raises `NotFound`, `Refused`.
+
+        Without `known_at` it is known from now on, and saying again what is known already records nothing.
+        """
+        now = self._clock.now()
+        record, facts = await self.find(self.id(key))
+        if known_at is None and facts and max(facts, key=lambda fact: fact.known_at).label == label:
+            return max(facts, key=lambda fact: fact.known_at), False
+        predictor = self._current().predictor
+        happened = predictor.happened(record.row)
+        if known_at is not None and known_at <= happened:
+            raise Refused("is not after what it is about", "known_at")
+        if known_at is not None and known_at > now:
+            raise Refused("lies in the future", "known_at")
+        fact = Fact(key, label, max(now, happened + 1) if known_at is None else known_at)
+        body = encode(fact)
+        id_, about = _digest(self._name, body), self.id(key)
+        kept = (await self._journal.keep([Entry(LABEL, id_, body, now, about)]))[0]
+        rows = await asyncio.to_thread(self._journal.journal.about, [about])
+        # Each fact is counted on top of those before it in the journal, so that two at once cannot both be the first.
+        known = [decode_fact(row.entry.body) for row in rows if row.sequence <= kept.row.sequence]
+        await predictor.learn(Labelled(record.row, [(each.known_at, each.label) for each in known]))
+        return fact, kept.fresh
+
+    async def restore(self, predictor: Predictor) -> None:
+        """Bring a predictor's past back from the journal, as far as the journal goes now."""
+        sequence = self._restored.get(predictor.past, 0)
+        while rows := await asyncio.to_thread(self._journal.journal.page, sequence):
+            decided = [decode_record(row.entry.body).row for row in rows if row.entry.kind == DECISION]
+            labelled = await asyncio.to_thread(self._labelled, rows)
+            await predictor.restore(decided, labelled)
+            sequence = self._restored[predictor.past] = rows[-1].sequence
+
+    def id(self, key: str) -> bytes:
+        """The id of the decision about `key`: the same through every door. 16 bytes."""
+        return _digest(self._name, key.encode())
+
+    async def finish(self) -> None:
+        """Wait until everything that was accepted is answered."""
+        while self._waiting or self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.sleep(0)
+
+    def _start(self) -> None:
+        units, self._waiting = self._waiting, []
+        task = asyncio.get_running_loop().create_task(self._run(units))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _run(self, units: Sequence[Unit]) -> None:
+        bodies = [body for unit in units for body in unit.bodies]
+        try:
+            outcomes = await self._decide(bodies, units[0].arrived)
+        except Exception as error:
+            outcomes = [_unavailable(error)] * len(bodies)
+        done, place, seconds = time.perf_counter(), 0, []
+        for unit in units:
+            seconds += [done - unit.arrived] * len(unit.bodies)
+        for watcher in self._watchers:
+            watcher.answered(outcomes, seconds)
+        for unit in units:
+            mine = outcomes[place : place + len(unit.bodies)]
+            place += len(unit.bodies)
+            if not unit.future.done():
+                unit.future.set_result(mine)
+
+    async def _decide(self, bodies: Sequence[bytes | msgspec.Raw], arrived: float) -> list[Outcome]:
+        awake, now = self._current(), self._clock.now()
+        outcomes: dict[int, Outcome] = {}
+        asked: list[tuple[int, Request]] = []
+        for place, body in enumerate(bodies):
+            try:
+                request = awake.predictor.read(body, now)
+                before = self._answers.get(request.key)
+                if before is None:
+                    asked.append((place, request))
+                else:
+                    outcomes[place] = _repeated(request, self.id(request.key), before)
+            except Refused as refused:
+                outcomes[place] = refused
+        if asked:
+            requests = [request for _, request in asked]
+            fresh = await self._fresh(awake, requests, now, arrived)
+            outcomes.update(zip((place for place, _ in asked), fresh, strict=True))
+        return [outcomes[place] for place in range(len(bodies))]
+
+    async def _fresh(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
+        if awake.predictor.past != self._past:
+            await self._switch(awake.predictor)
+        self._deciding += 1
+        try:
+            return await self._judge(awake, requests, now, arrived)
+        finally:
+            self._deciding -= 1
+
+    async def _judge(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
+        answers = await awake.predictor.predict(requests)
+        stamp = self._stamp(awake)
+        took = round((time.perf_counter() - arrived) * 1e6)
+        records = [
+            Record(asked.key, asked.digest, dict(asked.row), list(got.seen), dict(got.said), stamp, took, got.degraded)
+            for asked, got in zip(requests, answers, strict=True)
+        ]
+        entries = [Entry(DECISION, self.id(record.key), encode(record), now) for record in records]
+        try:
+            kept = await self._journal.keep(entries)
+        except StorageFailed:
+            self._unsure += [(awake.predictor, request) for request in requests]
+            raise
+        if self._unsure:
+            await self._settle()
+        return [
+            await self._outcome(awake.predictor, request, record, one)
+            for request, record, one in zip(requests, records, kept, strict=True)
+        ]
+
+    async def _outcome(self, predictor: Predictor, request: Request, record: Record, kept: Kept) -> Outcome:
+        entry = kept.row.entry
+        self._answers.put(request.key, entry.body)
+        if kept.fresh:
+            return Decided(entry.id, record, False)
+        try:
+            return _repeated(request, entry.id, entry.body)
+        except Refused as refused:
+            # Both may share a part of the past: take the refused one out, then make sure that the first is there.
+            await predictor.forget([request])
+            await predictor.restore([decode_record(entry.body).row], [])
+            return refused
+
+    async def _switch(self, predictor: Predictor) -> None:
+        """Go on with another past: what was decided while it was prepared is added before anything is asked of it."""
+        async with self._switching:
+            if predictor.past != self._past:
+                while self._deciding:
+                    await asyncio.sleep(0)
+                await self.restore(predictor)
+                self._past = predictor.past
+
+    def _labelled(self, rows: Sequence[Row]) -> list[Labelled]:
+        """All that is known by the end of some rows about the decisions that labels among them speak of."""
+        about = {row.entry.about for row in rows if row.entry.kind == LABEL and row.entry.about is not None}
+        if not about:
+            return []
+        facts: dict[bytes, list[tuple[int, int]]] = {}
+        for row in self._journal.journal.about(about):
+            if row.sequence <= rows[-1].sequence:
+                fact = decode_fact(row.entry.body)
+                facts.setdefault(row.entry.about or b"", []).append((fact.known_at, fact.label))
+        decisions = self._journal.journal.find_all(about)
+        return [Labelled(decode_record(row.entry.body).row, facts[row.entry.id]) for row in decisions]
+
+    async def _settle(self) -> None:
+        """Once the journal answers again: take out of the past what it does not hold."""
+        unsure, self._unsure = self._unsure, []
+        for predictor, request in unsure:
+            if await asyncio.to_thread(self._journal.journal.find, self.id(request.key)) is None:
+                await predictor.forget([request])
+
+    async def _of_that_day(self, record: Record) -> Predictor:
+        current = self._versions.current
+        if current is None or current.hash != record.model.hash:
+            current = await asyncio.to_thread(self._versions.awake, record.model.version)
+        return current.predictor
+
+    async def _facts(self, about: bytes) -> list[Fact]:
+        rows = await asyncio.to_thread(self._journal.journal.about, [about])
+        return [decode_fact(row.entry.body) for row in rows if row.entry.kind == LABEL]
+
+    def _current(self) -> Awake:
+        current = self._versions.current
+        if current is None:
+            raise Refused("no model is awake yet; ask again soon", status=UNAVAILABLE)
+        return current
+
+    def _stamp(self, awake: Awake) -> Stamp:
+        return Stamp(self._name, awake.number, PRODUCTION, awake.hash, awake.configuration)
+
+
+def _repeated(request: Request, id_: bytes, body: bytes) -> Decided:
+    record = decode_record(body)
+    if record.digest != request.digest:
+        raise Refused("this id was decided with other values; ids are given once", status=CONFLICT)
+    return Decided(id_, record, True)
+
+
+def _unavailable(error: Exception) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, MlopsError):
+        log.error("not decided", extra={"reason": str(error)})
+        return Refused("the decision could not be kept; ask again soon", status=UNAVAILABLE)
+    log.exception("not decided")
+    return Refused("an error of ours; it was logged", status=500)
+
+
+def _digest(name: str, data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16, person=name.encode()[:16]).digest()
