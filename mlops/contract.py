@@ -1,6 +1,6 @@
 """What a module gives so that its decisions can be served: a predictor that reads, decides, explains and learns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -101,8 +101,11 @@ class Predictor(Protocol):
     async def learn(self, labelled: Labelled) -> None:
         """Count the last of the facts from when it was known."""
 
-    async def restore(self, decided: Iterable[Mapping[str, Any]], labelled: Iterable[Labelled]) -> None:
-        """Bring the past back from decisions and labels, on top of what the version was trained on."""
+    async def restore(self, decided: Sequence[Mapping[str, Any]]) -> None:
+        """Make sure that decided rows are in the past."""
+
+    async def catch_up(self) -> None:
+        """Take into the past what the journal got while another past was used."""
 
     def happened(self, row: Mapping[str, Any]) -> int:
         """When that which a row tells of happened, in microseconds since 1970."""

@@ -6,8 +6,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlops.errors import BadConfiguration
-
 TRIMMED_FROM = 64
 
 
@@ -45,12 +43,14 @@ class Logs(Protocol):
     async def fill(self, logs: Iterable[tuple[str, bytes]]) -> None:
         """Add many records at once, any number for a key; those that are there are not added again."""
 
+    async def replace(self, logs: Iterable[tuple[str, bytes]]) -> None:
+        """Put whole logs in the place of what is there."""
 
-def connect(url: str, layout: Layout) -> Logs:
-    """Open the place that `url` names: `memory://`."""
-    if url == "memory://":
-        return Memory(layout)
-    raise BadConfiguration(f"platform.online is '{url}'; write memory:// or redis://HOST:PORT/NUMBER")
+    async def reached(self) -> int | None:
+        """How far of what happened is in here; nothing for a place that was never filled."""
+
+    async def reach(self, sequence: int) -> None:
+        """Say that all up to here is in."""
 
 
 class Memory:
@@ -59,6 +59,7 @@ class Memory:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._logs: dict[str, bytearray] = {}
+        self._reached: int | None = None
 
     async def exchange(self, asks: Sequence[Ask]) -> list[bytes]:
         found = []
@@ -69,7 +70,7 @@ class Memory:
                     found.append(b"")
                     continue
                 log = self._logs[key] = bytearray()
-            if record and record not in log:
+            if record and found_at(record, log) < 0:
                 log += record
                 if due(len(log) // self._layout.size, self._layout.most):
                     log[:] = trimmed(bytes(log), self._layout)
@@ -79,7 +80,7 @@ class Memory:
     async def forget(self, asks: Sequence[Ask]) -> None:
         for key, record in asks:
             log = self._logs.get(key, bytearray())
-            place = log.find(record)
+            place = found_at(record, log)
             if place >= 0:
                 del log[place : place + len(record)]
 
@@ -95,20 +96,34 @@ class Memory:
                     log += record
             log[:] = trimmed(bytes(log), self._layout)
 
+    async def replace(self, logs: Iterable[tuple[str, bytes]]) -> None:
+        self._logs.update((key, bytearray(log)) for key, log in logs)
+
+    async def reached(self) -> int | None:
+        return self._reached
+
+    async def reach(self, sequence: int) -> None:
+        self._reached = max(sequence, self._reached or 0)
+
+
+def found_at(record: bytes, log: bytes | bytearray) -> int:
+    """Where a record stands in a log, or below 0; bytes that only look like it across two others do not count."""
+    place = log.find(record)
+    while place > 0 and place % len(record):
+        place = log.find(record, place + 1)
+    return place
+
 
 def due(records: int, most: int) -> bool:
     """Tell whether a log of so many records is to be trimmed: over the most, and at powers of two: that is cheap."""
-    return records > most or (records >= TRIMMED_FROM and records & (records - 1) == 0)
+    return records >= most or (records >= TRIMMED_FROM and records & (records - 1) == 0)
 
 
 def trimmed(log: bytes, layout: Layout) -> bytes:
-    """The log without the records that can no longer matter, and no more than it may hold: the oldest go first."""
+    """The log without the records that can no longer matter, and no more than it may hold: the first to come go."""
     if len(log) % layout.size or not log:
         return log
     words = np.frombuffer(log, np.int64).reshape(-1, layout.size // 8)
     times = words[:, 0]
     kept = times > times.max() - layout.keep
-    if kept.sum() > layout.most:
-        kept = np.zeros(times.size, bool)
-        kept[np.argsort(times, kind="stable")[-layout.most :]] = True
-    return bytes(words[kept].tobytes())
+    return bytes(words[kept][-layout.most :].tobytes())

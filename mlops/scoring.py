@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Decided(NamedTuple):
 
 
 Outcome = Decided | Refused
+Restore = Callable[[Sequence[Mapping[str, Any]], Sequence[Labelled]], Awaitable[None]]
 
 
 class Awake(Protocol):
@@ -98,7 +99,6 @@ class Scorer:
         self._clock, self._watchers = clock, watchers
         self._waiting: list[Unit] = []
         self._past = ""
-        self._restored: dict[str, int] = {}
         self._deciding = 0
         self._switching = asyncio.Lock()
         self._running: set[asyncio.Task[None]] = set()
@@ -167,14 +167,13 @@ class Scorer:
         await predictor.learn(Labelled(record.row, [(each.known_at, each.label) for each in known]))
         return fact, kept.fresh
 
-    async def restore(self, predictor: Predictor) -> None:
-        """Bring a predictor's past back from the journal, as far as the journal goes now."""
-        sequence = self._restored.get(predictor.past, 0)
-        while rows := await asyncio.to_thread(self._journal.journal.page, sequence):
+    async def replay(self, restore: Restore, after: int) -> int:
+        """Hand what the journal holds after a sequence number to `restore`; return how far that is."""
+        while rows := await asyncio.to_thread(self._journal.journal.page, after):
             decided = [decode_record(row.entry.body).row for row in rows if row.entry.kind == DECISION]
-            labelled = await asyncio.to_thread(self._labelled, rows)
-            await predictor.restore(decided, labelled)
-            sequence = self._restored[predictor.past] = rows[-1].sequence
+            await restore(decided, await asyncio.to_thread(self._labelled, rows))
+            after = rows[-1].sequence
+        return after
 
     def id(self, key: str) -> bytes:
         """The id of the decision about `key`: the same through every door. 16 bytes."""
@@ -269,7 +268,7 @@ class Scorer:
         except Refused as refused:
             # Both may share a part of the past: take the refused one out, then make sure that the first is there.
             await predictor.forget([request])
-            await predictor.restore([decode_record(entry.body).row], [])
+            await predictor.restore([decode_record(entry.body).row])
             return refused
 
     async def _switch(self, predictor: Predictor) -> None:
@@ -278,7 +277,7 @@ class Scorer:
             if predictor.past != self._past:
                 while self._deciding:
                     await asyncio.sleep(0)
-                await self.restore(predictor)
+                await predictor.catch_up()
                 self._past = predictor.past
 
     def _labelled(self, rows: Sequence[Row]) -> list[Labelled]:

@@ -21,6 +21,8 @@ from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
 
+pytest_plugins = ["tests.redis_server"]
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 SMALL = {"customers": 150, "terminals": 100, "days": 70}

@@ -62,7 +62,10 @@ def test_the_core_knows_no_module() -> None:
 def test_the_template_of_the_environment_names_every_variable_of_the_platform_and_no_other() -> None:
     lines = (ROOT / ".env.template").read_text(encoding="utf-8").splitlines()
     named = {line.removeprefix("# ").split("=")[0] for line in lines if re.match(r"(# )?[A-Z_]+=", line)}
-    assert named == {name for name in variables(Settings) if name.startswith("MLOPS_PLATFORM__")} | {"PROFILE"}
+    assert named == {name for name in variables(Settings) if name.startswith("MLOPS_PLATFORM__")} | {
+        "PROFILE",
+        "REDIS_URL",
+    }
 
 
 def test_requirements_name_shap_and_matplotlib_with_hashes_and_no_host() -> None:

@@ -12,13 +12,16 @@ from typing import Any, get_args
 import msgspec
 import polars as pl
 
-from mlops import access, bootstrap, journal, listening, objects, online
+from mlops import access, bootstrap, journal, listening, objects
 from mlops.answers import Answers
+from mlops.contract import Json, Labelled
 from mlops.errors import BadConfiguration, Damaged, MlopsError, Refused
 from mlops.group_commit import GroupCommit
 from mlops.live import Live
 from mlops.objects import EXPLANATIONS, Objects
-from mlops.online import Layout, Logs
+from mlops.online import Layout, Logs, Memory
+from mlops.online_redis import SCRIPTS, Redis
+from mlops.redis_pipe import RedisPipe
 from mlops.registry import PRODUCTION, Version
 from mlops.scoring import Clock, Decided, Outcome, Scorer
 from mlops.serving import Call, Door, Guarded, Reply, Route
@@ -27,12 +30,15 @@ from modules.fraud_detection.explain import Explain
 from modules.fraud_detection.predict import Predict
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.features import feature_store
-from modules.fraud_detection.src.live_predictor import LivePredictor, wake
+from modules.fraud_detection.src.features.online_features import OnlineFeatures
+from modules.fraud_detection.src.features.past import Past
+from modules.fraud_detection.src.live_predictor import LivePredictor, Make, wake
 from modules.fraud_detection.src.predictor import Decision
 from modules.fraud_detection.src.utils import logger
 from monitoring import prometheus_metrics
 from monitoring.prometheus_metrics import Metrics
 
+MEMORY = "memory://"
 TITLE = "Fraud detection"
 FOLDER = Path("var/serving")
 REMEMBERED = 100_000
@@ -57,12 +63,16 @@ class Reach:
 def serve(settings: Settings, reach: Reach, tell: Callable[[str], None]) -> None:
     """Serve until told to stop. Raises `BadConfiguration` for what cannot be served."""
     access.check_reach(reach.host, settings.serving.keys)
-    if reach.workers > 1 and settings.platform.online.startswith("memory://"):
+    if reach.workers > 1 and settings.platform.online == MEMORY:
         raise BadConfiguration(
             f"{reach.workers} workers cannot share platform.online memory://; say REDIS_URL=redis://HOST:6379/0, or "
             "--workers 1"
         )
     journal.connect(settings.platform.journal).close()
+    if settings.platform.online != MEMORY:
+        pipe = RedisPipe(settings.platform.online, SCRIPTS)
+        pipe.check()
+        pipe.close()
     sockets = [listening.bind(reach.host, reach.port)]
     if reach.sagemaker:
         # SageMaker stands before this port and checks who calls.
@@ -88,8 +98,8 @@ class Api:
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
         guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None
         self._journal = GroupCommit(journal.connect(settings.platform.journal))
-        self._pasts: dict[str, Logs] = {}
-        self._seeded: set[str] = set()
+        self._pasts: dict[str, Past] = {}
+        self._pipe = None if settings.platform.online == MEMORY else RedisPipe(settings.platform.online, SCRIPTS)
         self._live: Live[LivePredictor] = Live(
             lambda: bootstrap.connect(settings.platform).registry, NAME, PRODUCTION, self._wake, self._prepare,
             FOLDER / "versions",
@@ -131,6 +141,8 @@ class Api:
         await self._scorer.finish()
         await asyncio.to_thread(self._live.stop)
         await asyncio.to_thread(self._journal.close)
+        if self._pipe is not None:
+            await asyncio.to_thread(self._pipe.close)
 
     async def _health(self, _: Call) -> Reply:
         return Reply(b'{"alive":true}')
@@ -183,31 +195,33 @@ class Api:
             raise Damaged(f"version {version.number} is registered with another hash than its files have")
         return predictor
 
-    def _past(self, layout: Layout) -> Logs:
-        """One place for each layout: versions that need the same past share it."""
+    def _past(self, layout: Layout, make: Make) -> Past:
+        """One past for each layout: versions that need the same share it."""
         if layout.name not in self._pasts:
-            self._pasts[layout.name] = online.connect(self._settings.platform.online, layout)
+            store: Logs = Memory(layout) if self._pipe is None else Redis(self._pipe, layout)
+
+            async def replay(features: OnlineFeatures, after: int) -> int:
+                async def restore(rows: Sequence[Json], labelled: Sequence[Labelled]) -> None:
+                    await features.restore(rows, [(each.row, each.facts) for each in labelled])
+
+                return await self._scorer.replay(restore, after)
+
+            self._pasts[layout.name] = Past(make, layout, store, replay, self._training_rows)
         return self._pasts[layout.name]
 
     def _prepare(self, predictor: LivePredictor) -> None:
         """Bring the past back, on the loop that decides, and check that the canned transaction scores as it should."""
-        waiting = asyncio.run_coroutine_threadsafe(self._bring_back(predictor), self._loop)
-        waiting.result()
+        asyncio.run_coroutine_threadsafe(self._bring_back(predictor), self._loop).result()
 
     async def _bring_back(self, predictor: LivePredictor) -> None:
         await predictor.warm_up()
-        if predictor.past not in self._seeded:
-            table = await asyncio.to_thread(self._training_rows, predictor)
-            if table is not None:
-                await predictor.seed(table)
-            self._seeded.add(predictor.past)
-        await self._scorer.restore(predictor)
+        await predictor.bring_back()
 
-    def _training_rows(self, predictor: LivePredictor) -> pl.DataFrame | None:
-        """The transactions that the version was trained on; without them the past begins with the journal."""
+    def _training_rows(self) -> pl.DataFrame | None:
+        """The transactions of the latest snapshot; without them the past begins with the journal."""
         store = self._platform.objects
         try:
-            manifest = feature_store.find(store, predictor.artifact.card.snapshot)
+            manifest = feature_store.find(store, feature_store.latest(store))
             with store.download(manifest.parents["processed"]) as path:
                 return pl.read_parquet(path)
         except MlopsError as error:

@@ -119,6 +119,8 @@ def test_settings_cannot_be_changed_once_read(file: Path) -> None:
 def test_every_variable_that_is_listed_sets_its_setting(file: Path) -> None:
     assert settings.variables(Settings) == [
         "MLOPS_PLATFORM__OBJECTS",
+        "MLOPS_PLATFORM__ONLINE",
+        "MLOPS_PLATFORM__JOURNAL",
         "MLOPS_PLATFORM__TRACKING",
         "MLOPS_PLATFORM__ARTIFACTS",
         "MLOPS_SPLIT__TRAIN",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -11,18 +11,19 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from mlops.contract import Answer, Explanation, Labelled, Request
 from mlops.errors import Damaged
 from mlops.online import Layout, Logs, Memory
 from modules.fraud_detection.src.explainability.shap_explainer import Explainer
 from modules.fraud_detection.src.features.online_features import Built, OnlineFeatures, layout
+from modules.fraud_detection.src.features.past import Past
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.predictor import decide
 from modules.fraud_detection.src.validation.requests import Requests
 
 Value = float | str | None
+Make = Callable[[Logs], OnlineFeatures]
 
 encode = msgspec.json.Encoder().encode
 
@@ -30,11 +31,11 @@ encode = msgspec.json.Encoder().encode
 class LivePredictor:
     """Reads, decides, explains and learns with one artifact."""
 
-    def __init__(self, artifact: Artifact, connect: Callable[[Layout], Logs]) -> None:
+    def __init__(self, artifact: Artifact, past_of: Callable[[Layout, Make], Past]) -> None:
         card = artifact.card
         self.artifact, self.layout = artifact, layout(card.dataset, card.features)
         self._requests = Requests(card.dataset, card.validation, card.transform)
-        self._features = OnlineFeatures(card.dataset, card.features, self.layout, connect(self.layout))
+        self._past = past_of(self.layout, self._make)
         self._explainer = Explainer(artifact)
         self._id, self._time = card.dataset.id_column, card.dataset.time.column
 
@@ -61,23 +62,27 @@ class LivePredictor:
 
     async def predict(self, requests: Sequence[Request], keep: bool = True) -> list[Answer]:
         """Decide requests in order, each with the ones before it in its past; without `keep` they leave no trace."""
-        return self._answers(await self._features.build([request.row for request in requests], keep))
+        return self._answers(await self._past.build([request.row for request in requests], keep))
 
     async def forget(self, requests: Sequence[Request]) -> None:
         """Take requests out of the past again."""
-        await self._features.forget([request.row for request in requests])
+        await self._past.forget([request.row for request in requests])
 
     async def learn(self, labelled: Labelled) -> None:
         """Count the last of the facts from when it was known."""
-        await self._features.learn(labelled.row, labelled.facts)
+        await self._past.learn(labelled.row, labelled.facts)
 
-    async def restore(self, decided: Iterable[Mapping[str, Any]], labelled: Iterable[Labelled]) -> None:
-        """Bring the past back from decisions and labels."""
-        await self._features.restore(decided, ((each.row, each.facts) for each in labelled))
+    async def restore(self, decided: Sequence[Mapping[str, Any]]) -> None:
+        """Make sure that decided rows are in the past."""
+        await self._past.restore(decided, [])
 
-    async def seed(self, table: pl.DataFrame) -> None:
-        """Bring the past back from the cleaned transactions that the version was trained on."""
-        await self._features.seed(table)
+    async def bring_back(self) -> None:
+        """Fill the past from what the version was trained on and from the journal."""
+        await self._past.bring_back()
+
+    async def catch_up(self) -> None:
+        """Take into the past what the journal got while another past was used."""
+        await self._past.catch_up()
 
     def happened(self, row: Mapping[str, Any]) -> int:
         """When a transaction took place, in microseconds since 1970."""
@@ -92,14 +97,16 @@ class LivePredictor:
 
     async def warm_up(self) -> None:
         """Score the canned transaction with an empty past. Raises `Damaged` when its score is not the manifest's."""
-        card, canned = self.artifact.card, self.artifact.canned
+        canned = self.artifact.canned
         row = self._requests.read(json.dumps(canned.transaction).encode(), _end_of_time())
-        alone = OnlineFeatures(card.dataset, card.features, self.layout, Memory(self.layout))
-        answer = self._answers(await alone.build([row]))[0]
+        answer = self._answers(await self._make(Memory(self.layout)).build([row]))[0]
         score = answer.said["fraud_probability"]
         if score != canned.score:
             raise Damaged(f"the canned transaction scores {score} here and {canned.score} where it was trained")
         self.explain(answer.seen)
+
+    def _make(self, logs: Logs) -> OnlineFeatures:
+        return OnlineFeatures(self.artifact.card.dataset, self.artifact.card.features, self.layout, logs)
 
     def _answers(self, built: Built) -> list[Answer]:
         matrix = self.artifact.card.encoder.of_values(built.values, built.texts)
@@ -126,9 +133,9 @@ class LivePredictor:
         return self.artifact.card.encoder.of_values(np.array([numbers]), texts)
 
 
-def wake(folder: Path, connect: Callable[[Layout], Logs]) -> LivePredictor:
+def wake(folder: Path, past_of: Callable[[Layout, Make], Past]) -> LivePredictor:
     """Wake the version in `folder`. Raises `Damaged` when its files are not what was written."""
-    return LivePredictor(Artifact.open(folder), connect)
+    return LivePredictor(Artifact.open(folder), past_of)
 
 
 def _end_of_time() -> int:

@@ -89,6 +89,10 @@ class OnlineFeatures:
             values[:, column] = np.nan if name in texts else made[name]
         return Built(values, texts, cut.tolist())
 
+    def keys(self, rows: Sequence[Row]) -> set[str]:
+        """Name the logs that rows are in."""
+        return {ask.key for past in self._pasts for row in rows for ask in past.asks(row) if ask.key}
+
     async def forget(self, rows: Sequence[Row]) -> None:
         """Take rows out of the past again."""
         await self._logs.forget([ask for past in self._pasts for row in rows for ask in past.asks(row) if ask.record])
@@ -232,11 +236,11 @@ class _Past:
         shape = (len(self._over_values), len(rows))
         counts, totals = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         lows, highs = np.full(shape, np.nan), np.full(shape, np.nan)
-        last, newest, oldest = (np.empty(len(rows), np.int64) for _ in range(3))
+        last, newest = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
         spans, delays = self._value_specs
         whole = online_kernels.scan_events(
             words, words.view(np.float64), words.view(np.uint8), starts, owners, times, lengths, letters, self._words,
-            spans, delays, self._kinds, counts, totals, lows, highs, last, newest, oldest,
+            spans, delays, self._kinds, counts, totals, lows, highs, last, newest,
         )  # fmt: skip
         self._check(whole)
         for place, view in enumerate(self._over_values):
@@ -247,8 +251,7 @@ class _Past:
             before = np.where(last == MINIMUM, times - self._reach, last)
             made[self._gap] = np.where(times - before >= self._reach, np.nan, (times - before) / MICROSECONDS)
         records = np.diff(starts)
-        full = (records >= self._layout.most) & (oldest > times - self._reach)
-        return full | ((records > 0) & (times < newest - LATE))
+        return (records >= self._layout.most) | ((records > 0) & (times < newest - LATE))
 
     def _fill_facts(
         self, rows: Sequence[Row], logs: Sequence[bytes], times: Ints, made: dict[str, Floats]

@@ -24,27 +24,25 @@ WHOLE, DAMAGED = 0, 1
 def scan_events(
     words: Ints, floats: Floats, raw: Bytes, starts: Ints, owners: Ints, times: Ints, lengths_of_ids: Ints, ids: Bytes,
     columns: Ints, spans: Ints, delays: Ints, kinds: Ints, counts: Ints, totals: Ints, lows: Floats, highs: Floats,
-    last: Ints, newest: Ints, oldest: Ints,
+    last: Ints, newest: Ints,
 ) -> int:  # fmt: skip
     """Fill, for every row and window, the count, total, smallest and largest of what the row sees of its entity's log.
 
     The records of row r are those from starts[r] on: `words` and `floats` (records, words) are two views of them, `raw`
     (records, bytes) a third. Window w is over word columns[w], is spans[w] microseconds long and ends delays[w] before
     the row; kinds[w] is 0 for numbers, 1 for codes, 2 for different codes (the count is theirs). `last` (rows,) becomes
-    the time of the entity's row before, `newest` and `oldest` bound its log. Returns `DAMAGED` when a record is
+    the time of the entity's row before, `newest` (rows,) that of its newest record. Returns `DAMAGED` when a record is
     another entity's.
     """
     windows = columns.size
     for row in range(times.size):
         start, end, time = starts[row], starts[row + 1], times[row]
         last[row] = newest[row] = np.iinfo(np.int64).min
-        oldest[row] = np.iinfo(np.int64).max
         for record in range(start, end):
             if words[record, OWNER] != owners[row]:
                 return DAMAGED
             at = words[record, TIME]
             newest[row] = max(newest[row], at)
-            oldest[row] = min(oldest[row], at)
             if at > time:
                 continue
             # Below 0 the record stands before the row, at 0 it is the row, above 0 it comes after at the same instant.
