@@ -215,10 +215,10 @@ def test_a_planted_bug_in_the_live_engine_is_noticed(monkeypatch: pytest.MonkeyP
     """The law's check can fail: a kernel that takes one microsecond too much at the far end is caught."""
     real = online_kernels.scan_events
 
-    def wrong(*arguments: Any) -> Any:
-        given = list(arguments)
-        given[9] = given[9] + 1
-        return real(*given)
+    def wrong(words: Any, starts: Any, own: Any, views: Any, *others: Any) -> Any:
+        longer = views.copy()
+        longer[:, 2] += 1
+        return real(words, starts, own, longer, *others)
 
     monkeypatch.setattr(online_kernels, "scan_events", wrong)
     rows = [(0, "a", 7, 1.0), (2, "a", 7, 2.0)]
