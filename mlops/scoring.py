@@ -18,6 +18,8 @@ from mlops.journal import Entry, Kept, Row
 DECISION, LABEL = "decision", "label"
 PRODUCTION = "production"
 UNAVAILABLE = 503
+AT_WORK = 1
+"""Batches that are decided at once: what comes meanwhile is decided together in the next, with one commit for all."""
 CONFLICT = 409
 
 encode = msgspec.json.Encoder().encode
@@ -108,7 +110,7 @@ class Scorer:
         """Decide requests in order, one outcome each; an answer is in the journal before it is given."""
         loop = asyncio.get_running_loop()
         unit = Unit(bodies, time.perf_counter(), loop.create_future())
-        if not self._waiting:
+        if not self._waiting and len(self._running) < AT_WORK:
             loop.call_soon(self._start)
         self._waiting.append(unit)
         return await unit.future
@@ -186,10 +188,16 @@ class Scorer:
             await asyncio.sleep(0)
 
     def _start(self) -> None:
+        """Decide what waits, all together; what comes meanwhile waits for the next go."""
         units, self._waiting = self._waiting, []
         task = asyncio.get_running_loop().create_task(self._run(units))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._next)
+
+    def _next(self, done: asyncio.Task[None]) -> None:
+        self._running.discard(done)
+        if self._waiting:
+            self._start()
 
     async def _run(self, units: Sequence[Unit]) -> None:
         bodies = [body for unit in units for body in unit.bodies]

@@ -77,7 +77,8 @@ def serve(settings: Settings, reach: Reach, tell: Callable[[str], None]) -> None
     if reach.sagemaker:
         # SageMaker stands before this port and checks who calls.
         sockets.append(listening.bind("0.0.0.0", SAGEMAKER_PORT))  # noqa: S104
-    prometheus_metrics.prepare(FOLDER / "metrics")
+    if reach.workers > 1:
+        prometheus_metrics.prepare(FOLDER / "metrics")
     tell(f"http://{reach.host}:{sockets[0].getsockname()[1]}  (/docs lists the routes; Ctrl-C stops)")
     listening.serve(
         partial(application, settings, reach.sagemaker), sockets, reach.workers, settings.serving.idle_seconds

@@ -1,0 +1,182 @@
+"""The API for tests: in this process for most, in processes of its own where they are to be killed."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from uvicorn import Config, Server
+
+from mlops.listening import Deadlined, bind
+from modules.fraud_detection import serve
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.settings import Settings
+from tests.conftest import ROOT, small_settings
+
+READY_SECONDS = 60
+
+
+class Answered(NamedTuple):
+    """An answer as it came."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+
+class Client:
+    """Asks one address; `connection` may be kept for speed."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answered:
+        """Send one request over a kept connection; `body` is bytes or becomes JSON."""
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            self._connection.request(method, path, data, dict(headers or {}))
+            response = self._connection.getresponse()
+            raw = response.read()
+        except (OSError, http.client.HTTPException):
+            self.close()
+            raise
+        found = {name.lower(): value for name, value in response.getheaders()}
+        if found.get("content-type", "").startswith("application/json"):
+            return Answered(response.status, json.loads(raw), found)
+        return Answered(response.status, raw, found)
+
+    def post(self, path: str, body: Any, **headers: str) -> Answered:
+        """Send a POST."""
+        return self.ask("POST", path, body, headers)
+
+    def get(self, path: str, **headers: str) -> Answered:
+        """Send a GET."""
+        return self.ask("GET", path, None, headers)
+
+    def metric(self, line: str) -> float:
+        """The value of one line of /metrics, such as `cache_hits_total`."""
+        for found in self.get("/metrics").body.decode().splitlines():
+            if found.startswith(f"{line} "):
+                return float(found.rsplit(" ", 1)[1])
+        raise KeyError(line)
+
+    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Wait until /ready says so."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(OSError, http.client.HTTPException):
+                found = self.get("/ready")
+                if found.status == 200:
+                    return
+            if time.monotonic() > deadline:
+                raise TimeoutError("the API did not become ready")
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def settings_of(job: Job, folder: Path, **groups: Any) -> Settings:
+    """Settings that serve what a job made, with a journal of their own in `folder`."""
+    platform = job.settings.platform.model_dump() | {"journal": f"sqlite:///{folder}/journal.db"}
+    return small_settings(folder, **{**groups, "platform": platform | groups.get("platform", {})})
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Client]:
+    """Serve in this process, in a thread, until the block ends."""
+    socket = bind("127.0.0.1", 0)
+    config = Config(
+        serve.application(settings), http=Deadlined, ws="none", lifespan="on", log_level="critical", loop="uvloop",
+        timeout_keep_alive=settings.serving.idle_seconds,
+    )  # fmt: skip
+    server = Server(config)
+    thread = threading.Thread(target=server.run, args=([socket],))
+    thread.start()
+    client = Client(socket.getsockname()[1])
+    try:
+        client.wait_ready()
+        yield client
+    finally:
+        client.close()
+        server.should_exit = True
+        thread.join(20)
+
+
+class Process:
+    """`python -m modules.fraud_detection serve`, in a folder, on a free port that it keeps."""
+
+    def __init__(self, settings: Settings, folder: Path, workers: int = 1) -> None:
+        platform = settings.platform.model_dump()
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("MLOPS_")},
+            **{f"MLOPS_PLATFORM__{name.upper()}": value for name, value in platform.items()},
+            "PYTHONPATH": str(ROOT),
+        }
+        self._folder, self._workers, self._port = folder, workers, 0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> Client:
+        """Start, and wait until it is ready."""
+        command = [sys.executable, "-m", "modules.fraud_detection", "serve", "--port", str(self._port)]
+        self._process = subprocess.Popen(
+            [*command, "--workers", str(self._workers)], cwd=self._folder, env=self._environment, text=True,
+            stdout=subprocess.PIPE, stderr=(self._folder / "serve.log").open("a"), start_new_session=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert "http://" in line, (self._folder / "serve.log").read_text()
+        self._port = int(line.split("//")[1].split(":")[1].split()[0])
+        client = Client(self._port)
+        client.wait_ready()
+        return client
+
+    @property
+    def pid(self) -> int:
+        """The first process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def children(self) -> list[int]:
+        """The worker processes."""
+        found = subprocess.run(["pgrep", "-P", str(self.pid)], capture_output=True, text=True, check=False).stdout
+        lines = {
+            int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in found.split() if Path(f"/proc/{pid}").exists()
+        }
+        return [pid for pid, line in lines.items() if "spawn_main" in line]
+
+    def kill(self) -> None:
+        """End it and its workers at once."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def stop(self) -> int:
+        """Ask it to end, and wait until it has; return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(30)
+
+
+@contextmanager
+def processes(settings: Settings, folder: Path, workers: int = 1) -> Iterator[tuple[Process, Client]]:
+    """Serve in processes until the block ends."""
+    process = Process(settings, folder, workers)
+    try:
+        yield process, process.start()
+    finally:
+        process.kill()
