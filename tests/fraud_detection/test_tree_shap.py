@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modules.fraud_detection.src.models.base_model import Floats, Ints, Matrix
-from modules.fraud_detection.src.models.tree_shap import DEEPEST, TreeShap
+from modules.fraud_detection.src.models.tree_shap import DEEPEST, MOST, TreeShap
 from modules.fraud_detection.src.models.xgb import Xgb
 
 
@@ -97,5 +97,25 @@ def test_ensembles_that_tables_cannot_hold_are_explained_by_xgboost() -> None:
     assert TreeShap.of(bytes(deep._booster.save_raw("json"))) is None
     dart = Xgb.fit(matrix, labels, {"rounds": 2, "booster": "dart"}, 0)
     assert TreeShap.of(bytes(dart._booster.save_raw("json"))) is None
-    for model in (deep, dart):
+    hinge = Xgb.fit(matrix, labels, {"rounds": 2, "objective": "binary:hinge"}, 0)
+    assert TreeShap.of(bytes(hinge._booster.save_raw("json"))) is None
+    for model in (deep, dart, hinge):
         np.testing.assert_array_equal(model.explain(matrix[:9]), by_xgboost(model, matrix[:9]))
+
+
+def test_tables_that_would_fill_the_memory_are_not_made() -> None:
+    matrix, labels = data(5, rows=3_000, columns=14)
+    words = {"rounds": 1, "max_depth": 8, "tree_method": "hist", "min_child_weight": 0}
+    trees = json.loads(bytes(Xgb.fit(matrix, labels, words, 0)._booster.save_raw("json")))
+    kept = trees["learner"]["gradient_booster"]["model"]["trees"]
+    small = TreeShap.of(json.dumps(trees).encode())
+    assert small is not None
+    kept += kept * (MOST // small.table.size)
+    assert TreeShap.of(json.dumps(trees).encode()) is None
+
+
+def test_trees_of_one_leaf_say_only_the_base_value() -> None:
+    matrix, labels = data(6)
+    model = Xgb.fit(matrix, labels, {"rounds": 3, "gamma": 1e9}, 0)
+    np.testing.assert_allclose(model.explain(matrix[:3]), by_xgboost(model, matrix[:3]), atol=1e-6)
+    assert not model.explain(matrix[:3])[:, :-1].any()

@@ -50,10 +50,14 @@ class Explainer:
         usual = {name: portrait["mean"] for name, portrait in artifact.profile.items() if "mean" in portrait}
         self._model, self._encoder = artifact.model, card.encoder
         self._words = Words(card.features, card.dataset, usual)
+        # Each column of the matrix, and the base value, alone: where its contribution comes out is whose it is.
+        self._owners: list[int] = self._encoder.of_features(np.eye(len(self._encoder.columns) + 1)).argmax(1).tolist()
 
     def explain(self, row: NDArray[np.float32]) -> Explained:
         """Explain one row as the model sees it. Shape (columns,). The same row gives the same bits every time."""
-        found = self._encoder.of_features(self._model.explain(row.reshape(1, -1)))[0].tolist()
+        found = [0.0] * (len(self._encoder.features) + 1)
+        for owner, part in zip(self._owners, self._model.explain(row.reshape(1, -1))[0].tolist(), strict=True):
+            found[owner] += part
         return Explained(found[-1], tuple(found[:-1]), math.fsum(found))
 
     def reasons(self, values: Mapping[str, Value], explained: Explained, top: int = 3) -> list[Reason]:
