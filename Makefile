@@ -11,7 +11,7 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check format lock clean
+.PHONY: help install run serve test check format lock clean
 
 help:  ## list the words of this Makefile
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,6 +20,10 @@ install: .venv/run  ## make .venv from the hash-locked file
 
 run: .venv/run  ## the main job: simulated transactions to a registered, explained model
 	$(MODULE) pipeline
+
+serve: .venv/run  ## the API on port 8000; trains first if there is no production version
+	@$(MODULE) lineage >/dev/null 2>&1 || $(MODULE) pipeline
+	$(MODULE) serve
 
 test: .venv/dev  ## the tests, with coverage
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term

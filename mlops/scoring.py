@@ -149,10 +149,13 @@ class Scorer:
 
         Without `known_at` it is known from now on, and saying again what is known already records nothing.
         """
-        now = self._clock.now()
-        record, facts = await self.find(self.id(key))
-        if known_at is None and facts and max(facts, key=lambda fact: fact.known_at).label == label:
-            return max(facts, key=lambda fact: fact.known_at), False
+        now, about = self._clock.now(), self.id(key)
+        near = self._answers.get(key)
+        record = decode_record(near) if near is not None else (await self.find(about))[0]
+        if known_at is None:
+            latest = max(await self._facts(about), key=lambda fact: fact.known_at, default=None)
+            if latest is not None and latest.label == label:
+                return latest, False
         predictor = self._current().predictor
         happened = predictor.happened(record.row)
         if known_at is not None and known_at <= happened:
@@ -161,8 +164,7 @@ class Scorer:
             raise Refused("lies in the future", "known_at")
         fact = Fact(key, label, max(now, happened + 1) if known_at is None else known_at)
         body = encode(fact)
-        id_, about = _digest(self._name, body), self.id(key)
-        kept = (await self._journal.keep([Entry(LABEL, id_, body, now, about)]))[0]
+        kept = (await self._journal.keep([Entry(LABEL, _digest(self._name, body), body, now, about)]))[0]
         rows = await asyncio.to_thread(self._journal.journal.about, [about])
         # Each fact is counted on top of those before it in the journal, so that two at once cannot both be the first.
         known = [decode_fact(row.entry.body) for row in rows if row.sequence <= kept.row.sequence]

@@ -132,10 +132,11 @@ class Process:
     def start(self) -> Client:
         """Start, and wait until it is ready."""
         command = [sys.executable, "-m", "modules.fraud_detection", "serve", "--port", str(self._port)]
-        self._process = subprocess.Popen(
-            [*command, "--workers", str(self._workers)], cwd=self._folder, env=self._environment, text=True,
-            stdout=subprocess.PIPE, stderr=(self._folder / "serve.log").open("a"), start_new_session=True,
-        )  # fmt: skip
+        with (self._folder / "serve.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [*command, "--workers", str(self._workers)], cwd=self._folder, env=self._environment, text=True,
+                stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+            )  # fmt: skip
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert "http://" in line, (self._folder / "serve.log").read_text()
@@ -164,6 +165,8 @@ class Process:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
     def stop(self) -> int:
         """Ask it to end, and wait until it has; return its exit code."""

@@ -21,7 +21,7 @@ from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
 
-pytest_plugins = ["tests.redis_server"]
+pytest_plugins = ["tests.postgres_server", "tests.redis_server"]
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -43,8 +43,8 @@ def transactions() -> pl.DataFrame:
     return synthetic.simulate(Simulation.model_validate(SMALL))
 
 
-def small_settings(folder: Path, **groups: Any) -> Settings:
-    """Settings of the default data set, small and quick, that keep all in `folder`; groups are laid over them."""
+def small_settings(folder: Path, file: Path | None = None, **groups: Any) -> Settings:
+    """Settings of the default data set, or of `file`, small and quick, that keep all in `folder`; groups laid over."""
     quick: dict[str, Any] = {
         "simulation": SMALL,
         "split": {"train": "21d"},
@@ -56,12 +56,12 @@ def small_settings(folder: Path, **groups: Any) -> Settings:
             "artifacts": f"{folder}/var/mlartifacts",
         },
     }
-    return settings.read(None, "local", {}, quick | groups)
+    return settings.read(file, "local", {}, quick | groups)
 
 
-def small_job(folder: Path, source: str = SIMULATED, **groups: Any) -> Job:
+def small_job(folder: Path, source: str = SIMULATED, file: Path | None = None, **groups: Any) -> Job:
     """A job over the simulation, or over `source`, that keeps everything in `folder`."""
-    read = small_settings(folder, **groups)
+    read = small_settings(folder, file, **groups)
     return Job(read, bootstrap.connect(read.platform), logger.start(read.data.entities), source)
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,16 @@ def verify(words: Words) -> None:
     print(f"{head.count:,} rows, each as it was written; the last has hash {head.hash.hex()}")
 
 
+def export(words: Words) -> None:
+    """Write a day of the journal to monitoring/ as Parquet."""
+    from mlops import journal, journal_export
+
+    platform = _settings(words).platform
+    connected = bootstrap.connect(platform)
+    key = journal_export.write(journal.connect(platform.journal), connected.objects, words.day)
+    print(f"no rows on {words.day}" if key is None else f"wrote {connected.objects.url(key)}")
+
+
 WORDS: Mapping[str, Callable[[Words], None]] = {
     "pipeline": pipeline,
     "train": train,
@@ -120,6 +131,7 @@ WORDS: Mapping[str, Callable[[Words], None]] = {
     "lineage": lineage,
     "serve": serve,
     "verify": verify,
+    "export": export,
     "key": key,
 }
 
@@ -151,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
     found["serve"].add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one")
     found["serve"].add_argument("--workers", type=int, default=1, help="processes; more than one need Redis")
     found["serve"].add_argument("--sagemaker", action="store_true", help="answer on SageMaker's port 8080 as well")
+    today = datetime.now(UTC).date()
+    found["export"].add_argument("--day", type=date.fromisoformat, default=today, help="such as 2026-01-31; UTC")
     found["key"].add_argument("--name", required=True, help="whose key it is")
     return parser
 

@@ -1,0 +1,36 @@
+"""The journal as files: every row of a day, as it is in the journal, the same bytes each time."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import polars as pl
+
+from mlops import journal, journal_export, objects
+from mlops.journal import Entry
+
+
+def at(text: str) -> int:
+    return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1e6)
+
+
+def test_the_rows_of_a_day_are_written_and_those_of_others_are_not(tmp_path: Path) -> None:
+    kept = journal.connect(f"sqlite:///{tmp_path}/journal.db")
+    moments = ["2026-01-30T23:59:59.999999", "2026-01-31T00:00:00", "2026-01-31T23:59:59.999999", "2026-02-01T00:00:00"]
+    kept.append([Entry("decision", bytes([n]) * 16, b'{"n":%d}' % n, at(moment)) for n, moment in enumerate(moments)])
+    kept.append([Entry("label", b"l" * 16, b"{}", at("2026-01-31T12:00:00"), bytes([1]) * 16)])
+    store = objects.connect(f"file://{tmp_path}/var")
+    key = journal_export.write(kept, store, date(2026, 1, 31))
+    assert key == "monitoring/date=2026-01-31/journal.parquet"
+    with store.download(key) as path:
+        table, data = pl.read_parquet(path), path.read_bytes()
+    assert table["sequence"].to_list() == [2, 3, 5]
+    assert table["body"].to_list() == ['{"n":1}', '{"n":2}', "{}"]
+    assert table["about"].to_list() == [None, None, "01" * 16]
+    assert table["at"][0] == datetime(2026, 1, 31)
+    assert table["hash"].to_list() == [row.hash.hex() for row in kept.since(1) if row.sequence != 4]
+    journal_export.write(kept, store, date(2026, 1, 31))
+    with store.download(key) as path:
+        assert path.read_bytes() == data
+    assert journal_export.write(kept, store, date(2025, 1, 1)) is None
+    assert store.list("monitoring") == [key]
+    kept.close()

@@ -1,0 +1,408 @@
+"""What must not happen when things break: nothing acknowledged is lost or doubled, nothing is silently wrong."""
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops import journal
+from mlops.journal import Journal
+from mlops.registry import PRODUCTION
+from mlops.scoring import DECISION, Clock, decode_record
+from modules.fraud_detection import train
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.settings import NAME
+from tests.api import Client, Process, processes, serving, settings_of
+from tests.conftest import run, small_job
+from tests.redis_server import RedisServer
+from tests.test_predict import transaction
+
+START = "2025-05-01T10:00:00"
+
+
+def awaited(done: Callable[[], bool], seconds: float = 20) -> None:
+    """Ask again and again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen"
+
+
+def seen(client: Client, decided: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = client.get(f"/decisions/{decided['decision_id']}").body
+    return found
+
+
+@pytest.fixture
+def with_redis(finished: Job, tmp_path: Path, redis_server: RedisServer) -> Iterator[Client]:
+    with serving(settings_of(finished, tmp_path, platform={"online": redis_server.url})) as client:
+        yield client
+
+
+def history(client: Client, customer: str, count: int, name: str = "h") -> None:
+    for number in range(count):
+        asked = transaction(f"{name} {customer} {number}", customer_id=customer, timestamp=START[:-2] + f"{number:02d}")
+        assert client.post("/predict", asked).status == 200
+
+
+def whole(client: Client, customer: str, name: str) -> dict[str, Any] | None:
+    """What a new transaction of a customer sees, or nothing while answers are marked as degraded."""
+    decided = client.post("/predict", transaction(name, customer_id=customer, timestamp="2025-05-01T11:00:00")).body
+    return None if decided.get("degraded") else seen(client, decided)["features"]
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+def test_without_redis_answers_go_on_and_are_right_or_marked(
+    with_redis: Client, redis_server: RedisServer, fault: str
+) -> None:
+    """Redis dies or hangs: answers go on at once, marked until the journal has filled the gap; then they are right."""
+    history(with_redis, "c-gone", 3)
+    getattr(redis_server, fault)()
+    began = time.monotonic()
+    first = with_redis.post(
+        "/predict", transaction("while gone", customer_id="c-gone", timestamp="2025-05-01T10:30:00")
+    )
+    assert first.status == 200
+    assert time.monotonic() - began < 2
+    tries = iter(range(10_000))
+    found: dict[str, Any] = {}
+
+    def right() -> bool:
+        place = next(tries)
+        features = whole(with_redis, "c-gone", f"gone {place}")
+        if features is not None:
+            # Every earlier one of this customer is in it: three, the first without Redis, and those asked since.
+            assert features["customer_id_amount_count_1d"] == 3 + 1 + place + 1
+            found.update(features)
+        return features is not None
+
+    awaited(right)
+    assert with_redis.get("/ready").status == 200
+    if fault == "kill":
+        redis_server.start()
+    else:
+        redis_server.thaw()
+    before = int(found["customer_id_amount_count_1d"])
+    with redis_server.client() as server:
+        awaited(lambda: bool(server.keys("*customer_id=c-gone*")))
+
+        def back() -> bool:
+            asked = next(tries)
+            whole(with_redis, "c-gone", f"gone {asked}")
+            key = server.keys("*{customer_id=c-gone}*")[0]
+            return bool(len(server.get(key)) // record_size(with_redis) >= before)
+
+        awaited(back)
+
+
+def record_size(client: Client) -> int:
+    """Bytes of one record of the default data set: 11 words and the amount."""
+    return 8 * 12
+
+
+def test_a_redis_that_lost_everything_is_filled_again(with_redis: Client, redis_server: RedisServer) -> None:
+    history(with_redis, "c-lost", 3)
+    with redis_server.client() as server:
+        server.flushall()
+        tries = iter(range(1_000))
+        awaited(lambda: whole(with_redis, "c-lost", f"lost {next(tries)}") is not None)
+        awaited(lambda: bool(server.keys("*{customer_id=c-lost}*")))
+
+
+def test_a_poisoned_value_is_noticed_mended_and_never_believed(with_redis: Client, redis_server: RedisServer) -> None:
+    history(with_redis, "c-poison", 3)
+    history(with_redis, "c-other", 1)
+    with redis_server.client() as server:
+        key, other = server.keys("*{customer_id=c-poison}*")[0], server.keys("*{customer_id=c-other}*")[0]
+        server.set(key, server.get(other))
+        tries = iter(range(1_000))
+        counts: list[float] = []
+
+        def right() -> bool:
+            features = whole(with_redis, "c-poison", f"poison {next(tries)}")
+            if features is not None:
+                counts.append(features["customer_id_amount_count_1d"])
+            return features is not None
+
+        awaited(right)
+        assert counts[-1] >= 4
+        awaited(lambda: server.get(key) != server.get(other) and len(server.get(key)) > 3 * record_size(with_redis))
+
+
+def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finished: Job, tmp_path: Path) -> None:
+    settings = settings_of(finished, tmp_path)
+    with serving(settings) as client:
+        other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        found = client.post("/predict", transaction("locked", customer_id="c-locked"))
+        assert found.status == 503
+        assert found.headers["retry-after"] == "1"
+        assert client.get("/health").status == 200
+        other.execute("COMMIT")
+        other.close()
+        after = client.post(
+            "/predict", transaction("free", customer_id="c-locked", timestamp="2025-03-13T10:00:01")
+        ).body
+        again = client.post(
+            "/predict", transaction("free 2", customer_id="c-locked", timestamp="2025-03-13T10:00:02")
+        ).body
+        # What was refused is not in the past of what came after.
+        assert seen(client, again)["features"]["customer_id_amount_count_1d"] == 2
+        assert after["replayed"] is False
+
+
+def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(finished, tmp_path)
+    limited: list[Journal] = []
+    real = Journal._cursor
+
+    def small(self: Journal) -> Any:
+        cursor = real(self)
+        cursor.execute(f"PRAGMA max_page_count = {20 if limited else 2**30}")
+        return cursor
+
+    monkeypatch.setattr(Journal, "_cursor", small)
+    with serving(settings) as client:
+        assert client.post("/predict", transaction("room")).status == 200
+        limited.append(None)  # type: ignore[arg-type]
+        statuses = [client.post("/predict", transaction(f"full {number}")).status for number in range(300)]
+        assert statuses[-1] == 503
+        assert set(statuses) == {200, 503}
+        limited.clear()
+        assert client.post("/predict", transaction("room again")).status == 200
+        answered = 2 + statuses.count(200)
+    kept = journal.connect(settings.platform.journal)
+    assert kept.verify().count == answered
+    kept.close()
+
+
+def test_twenty_kills_under_load_lose_and_double_nothing(finished: Job, tmp_path: Path) -> None:
+    """Killed without warning, twenty times: every answer that a client read is in the journal, once, as it was read."""
+    settings = settings_of(finished, tmp_path)
+    draw = random.Random(3)
+    read: dict[str, Any] = {}
+    asked = iter(range(10**9))
+
+    def load(port: int, enough: threading.Event, wanted: int) -> None:
+        client = Client(port)
+        with suppress(OSError, Exception):
+            while True:
+                id_ = f"k{next(asked)}"
+                found = client.post("/predict", transaction(id_, customer_id=f"c{draw.randrange(9)}"))
+                if found.status == 200:
+                    read[id_] = found.body
+                if len(read) >= wanted:
+                    enough.set()
+        client.close()
+
+    for _ in range(20):
+        with processes(settings, tmp_path) as (process, client), ThreadPoolExecutor(4) as pool:
+            enough, wanted = threading.Event(), len(read) + draw.randrange(20, 200)
+            for _ in range(4):
+                pool.submit(load, client.port, enough, wanted)
+            enough.wait(60)
+            process.kill()
+    kept = journal.connect(settings.platform.journal)
+    records = [decode_record(row.entry.body) for row in kept.since(0) if row.entry.kind == DECISION]
+    assert len(records) == len({record.key for record in records}) == kept.verify().count
+    kept.close()
+    written = {record.key: record.said["fraud_probability"] for record in records}
+    assert len(read) > 400
+    assert {id_: said["fraud_probability"] for id_, said in read.items()}.items() <= written.items()
+
+
+def test_several_workers_count_every_answer_once_even_when_one_is_killed(
+    finished: Job, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = settings_of(finished, tmp_path, platform={"online": redis_server.url})
+    answered = 0
+    with processes(settings, tmp_path, workers=2) as (process, client):
+        for round_ in range(3):
+            clients = [Client(client.port) for _ in range(8)]
+            for number in range(200):
+                found = clients[number % 8].post("/predict", transaction(f"w{round_} {number}"))
+                assert found.status == 200
+                answered += 1
+                if number % 40 == 0:
+                    assert client.metric('predict_requests_total{status="200"}') == answered
+            for each in clients:
+                each.close()
+            # Whoever answers the scrape, it is the sum.
+            assert [Client(client.port).metric('predict_requests_total{status="200"}') for _ in range(6)] == [
+                answered
+            ] * 6
+            decided = sum(
+                client.metric(f'decisions_total{{arm="production",decision="{decision}",version="1"}}')
+                for decision in ("approve", "review", "decline")
+                if f'decision="{decision}",version="1"' in client.get("/metrics").body.decode()
+            )
+            assert decided == answered
+            if round_ == 0:
+                client.close()
+                assert len(process.children()) == 2
+                killed = process.children()[0]
+                os.kill(killed, signal.SIGKILL)
+                awaited(partial(replaced, process, killed), 30)
+                awaited(lambda: ready(client), 60)
+    kept = journal.connect(settings.platform.journal)
+    assert kept.verify().count == answered
+    kept.close()
+
+
+def replaced(process: Process, killed: int) -> bool:
+    """Whether two workers run, and not the one that was killed."""
+    return len(set(process.children()) - {killed}) == 2
+
+
+def ready(client: Client) -> bool:
+    """Whether every worker that is met answers and is ready."""
+    with suppress(OSError):
+        return all(Client(client.port).get("/ready").status == 200 for _ in range(12))
+    return False
+
+
+def test_the_same_transaction_at_two_workers_gets_one_answer(
+    finished: Job, tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = settings_of(finished, tmp_path, platform={"online": redis_server.url})
+    with processes(settings, tmp_path, workers=2) as (_, client), ThreadPoolExecutor(8) as pool:
+        awaited(lambda: ready(client), 60)
+        for number in range(20):
+            start = threading.Barrier(8)
+
+            def ask(_: int, number: int = number, start: threading.Barrier = start) -> Any:
+                mine = Client(client.port)
+                start.wait()
+                return mine.post("/predict", transaction(f"both {number}")).body
+
+            answers = list(pool.map(ask, range(8)))
+            assert sum(not answer["replayed"] for answer in answers) == 1
+            assert len({answer["fraud_probability"] for answer in answers}) == 1
+
+
+def test_sigterm_finishes_what_was_accepted(finished: Job, tmp_path: Path) -> None:
+    settings = settings_of(finished, tmp_path)
+    read: list[Any] = []
+    with processes(settings, tmp_path) as (process, client), ThreadPoolExecutor(4) as pool:
+        begun = threading.Semaphore(0)
+
+        def load(lane: int) -> None:
+            mine = Client(client.port)
+            with suppress(OSError, Exception):
+                for number in range(10_000):
+                    read.append(mine.post("/predict", transaction(f"s{lane} {number}")))
+                    begun.release()
+
+        for lane in range(4):
+            pool.submit(load, lane)
+        for _ in range(100):
+            begun.acquire(timeout=30)
+        assert process.stop() in (0, -signal.SIGTERM)
+    assert {found.status for found in read} == {200}
+    kept = journal.connect(settings.platform.journal)
+    assert kept.verify().count >= len(read)
+    kept.close()
+
+
+def second_version(tmp_path: Path) -> Job:
+    """A job of its own with one version in production and a second, of other rounds, that is not."""
+    job = run(small_job(tmp_path))
+    other = small_job(tmp_path, model={"parameters": {"xgb": {"rounds": 5, "max_depth": 2}}, "search": {"xgb": [{}]}})
+    train.from_snapshot(other_with_data(other), None)
+    return job
+
+
+def other_with_data(job: Job) -> Job:
+    job.records["data"] = {}
+    return job
+
+
+def test_a_promotion_is_served_within_two_seconds_and_changes_no_answer_given(tmp_path: Path) -> None:
+    job = second_version(tmp_path)
+    registry = job.platform.registry
+    assert registry.find(NAME, PRODUCTION).number == 1
+    with serving(settings_of(job, tmp_path)) as client:
+        first = client.post("/predict", transaction("before")).body
+        explained = client.post("/explain", {"decision_id": first["decision_id"]}).body
+        stop = threading.Event()
+        answers: list[Any] = []
+
+        def load() -> None:
+            mine = Client(client.port)
+            for number in range(10**9):
+                if stop.is_set():
+                    return
+                answers.append(mine.post("/predict", transaction(f"swap {number}")))
+
+        thread = threading.Thread(target=load)
+        thread.start()
+        registry.alias(NAME, PRODUCTION, 2)
+        began = time.monotonic()
+        awaited(lambda: client.get("/model").body["version"] == 2)
+        assert time.monotonic() - began < 2
+        stop.set()
+        thread.join()
+        assert {found.status for found in answers} == {200}
+        versions = [found.body["model"]["version"] for found in answers]
+        assert versions == sorted(versions)
+        assert client.post("/predict", transaction("before")).body == {**first, "replayed": True}
+        assert client.post("/explain", {"decision_id": first["decision_id"]}).body == explained
+        after = client.post("/predict", transaction("after", amount=40.5)).body
+        assert after["model"]["version"] == 2
+
+
+def test_a_broken_version_leaves_the_old_one_serving_and_is_told(tmp_path: Path) -> None:
+    job = second_version(tmp_path)
+    broken = job.platform.registry.find(NAME, 2)
+    folder = job.platform.tracking.client.get_run(broken.run_id).info.artifact_uri
+    card = Path(folder.removeprefix("file://")) / "model" / "card.json"
+    card.write_text(card.read_text().replace("review", "revue", 1))
+    with serving(settings_of(job, tmp_path)) as client:
+        job.platform.registry.alias(NAME, PRODUCTION, 2)
+        awaited(lambda: client.get("/ready").body["problem"] is not None)
+        said = client.get("/ready")
+        assert (said.status, said.body["version"]) == (200, 1)
+        assert "card.json is missing or not what was written" in said.body["problem"]
+        assert client.post("/predict", transaction("still")).body["model"]["version"] == 1
+
+
+def test_without_the_registry_the_version_served_last_is_served(finished: Job, tmp_path: Path) -> None:
+    settings = settings_of(finished, tmp_path)
+    with serving(settings) as client:
+        assert client.post("/predict", transaction("with")).status == 200
+    unreachable = settings_of(finished, tmp_path, platform={"tracking": "http://127.0.0.1:9"})
+    environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with serving(unreachable) as client:
+            assert client.post("/predict", transaction("without")).body["model"]["version"] == 1
+            assert client.get("/ready").body["problem"] is not None
+
+
+def test_the_clock_never_goes_back() -> None:
+    times = iter([5_000, 9_000, 2_000, 10_000])
+    clock = Clock(lambda: next(times))
+    assert [clock.now() for _ in range(4)] == [5, 9, 9, 10]
+
+
+def test_an_entry_is_masked_in_no_journal_but_in_every_log(finished: Job, tmp_path: Path) -> None:
+    card = "4111111111111111"
+    settings = settings_of(finished, tmp_path)
+    with processes(settings, tmp_path) as (_, client):
+        decided = client.post("/predict", transaction("masked", customer_id=card)).body
+        assert seen(client, decided)["transaction"]["customer_id"] == card
+        client.post("/predict", transaction("masked", customer_id=card, amount=1.0))
+        client.post("/predict", {**transaction("bad"), "customer_id": card, "amount": card})
+        exposed = client.get("/metrics").body.decode() + json.dumps(client.get("/ready").body)
+    assert card not in (tmp_path / "serve.log").read_text() + exposed

@@ -1,0 +1,119 @@
+"""One definition, two executions, over the wire: history is replayed through HTTP and every feature is compared."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mlops import journal
+from mlops.scoring import DECISION, decode_record
+from modules.fraud_detection import settings
+from modules.fraud_detection.src.data import synthetic
+from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.data.synthetic import Simulation
+from modules.fraud_detection.src.features import build_features, declaration
+from tests.api import Client, processes, settings_of
+from tests.conftest import SHARED, run, small_job
+from tests.redis_server import RedisServer
+
+HANDBOOK = SHARED / "fraud_handbook" / "transactions.parquet"
+ROWS = 50_000
+TRAINED_DAYS = 36
+AT_ONCE = 100
+LANES = 8
+QUICK = {
+    "split": {"train": "7d"},
+    "model": {"parameters": {"xgb": {"rounds": 10, "max_depth": 3}}, "search": {"xgb": [{}]}},
+}
+SIMULATED = Simulation(customers=1_200, terminals=500, days=TRAINED_DAYS + 33)
+
+
+def history() -> tuple[pl.DataFrame, Path]:
+    """A history and its configuration: a sixth of the handbook's terminals; where there is no handbook, simulated."""
+    if HANDBOOK.exists():
+        table = pl.read_parquet(HANDBOOK).filter(pl.col("TERMINAL_ID").cast(pl.Int64) % 6 == 0)
+        return table, settings.FILE.parent / "handbook_own.yaml"
+    return synthetic.simulate(SIMULATED), settings.FILE
+
+
+def request(row: dict[str, Any], dataset: DataSet) -> dict[str, Any]:
+    """A row as the API is asked about it."""
+    names = [dataset.id_column, dataset.time.column, *dataset.entities, *dataset.numbers]
+    return {name: row[name] for name in names} | {dataset.time.column: row[dataset.time.column].isoformat()}
+
+
+@pytest.fixture(params=["memory", "redis"])
+def online(request: pytest.FixtureRequest) -> str:
+    """Where the live features remember."""
+    if request.param == "memory":
+        return "memory://"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    # More patience than in service: this test is about values, and its machine may be busy.
+    return f"{server.url}?socket_timeout=10"
+
+
+def test_fifty_thousand_transactions_see_live_what_the_batch_sees(
+    online: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    table, file = history()
+    read = settings.read(file, "local", {})
+    dataset, declared = read.data, read.features
+    time = dataset.time.column
+    begin = table[time].min()
+    assert begin is not None
+    cut = begin + timedelta(days=TRAINED_DAYS)  # type: ignore[operator]
+    table.filter(pl.col(time) < cut).write_parquet(tmp_path / "trained.parquet")
+    live = table.filter(pl.col(time) >= cut).sort(time, dataset.id_column).head(ROWS)
+    assert live.height == ROWS
+
+    job = run(small_job(tmp_path, str(tmp_path / "trained.parquet"), file, **QUICK))
+    served = settings_of(job, tmp_path, platform={"online": online})
+    with processes(served, tmp_path) as (_, client), ThreadPoolExecutor(LANES) as pool:
+        replay(client, live, dataset, pool)
+
+    columns = [feature.name for feature in declaration.features(declared, dataset)]
+    kept = journal.connect(served.platform.journal)
+    seen = [decode_record(row.entry.body) for row in kept.since(0) if row.entry.kind == DECISION]
+    kept.close()
+    found = pl.DataFrame([record.seen for record in seen], schema=columns, orient="row")
+    rows = table.filter(pl.col(time) < live[time].max() + timedelta(days=1))  # type: ignore[operator]
+    batch = build_features.build(rows, dataset, declared)
+    ids = pl.DataFrame({"key": [record.key for record in seen]})
+    expected = ids.join(
+        batch.with_columns(pl.col(dataset.id_column).cast(pl.String).alias("key")), on="key", how="left"
+    )
+    assert len(seen) == ROWS
+    assert not any(record.degraded for record in seen)
+    different = {name: int((found[name].ne_missing(expected[name])).sum()) for name in columns}
+    record_property("values compared", ROWS * len(columns))
+    assert {name: count for name, count in different.items() if count} == {}
+
+
+def replay(client: Client, live: pl.DataFrame, dataset: DataSet, pool: ThreadPoolExecutor) -> None:
+    """Ask about every row in order of time, and say its label, known when the data says."""
+    known = live.select(dataset.known_at()).to_series().to_list()
+    rows = live.to_dicts()
+    clients = [Client(client.port) for _ in range(LANES)]
+
+    def label(lane: int, places: range) -> None:
+        for place in places[lane::LANES]:
+            row = rows[place]
+            if row[dataset.label.column] is not None and known[place] is not None:
+                body = {
+                    "transaction_id": row[dataset.id_column], "is_fraud": row[dataset.label.column],
+                    "known_at": known[place].isoformat(),
+                }  # fmt: skip
+                answer = clients[lane].post("/feedback", body)
+                assert answer.status == 200, answer
+
+    for start in range(0, len(rows), AT_ONCE):
+        asked = [request(row, dataset) for row in rows[start : start + AT_ONCE]]
+        results = client.post("/predict/batch", {"transactions": asked}).body["results"]
+        assert not any("error" in result for result in results)
+        list(pool.map(label, range(LANES), [range(start, start + len(asked))] * LANES))
+    for each in clients:
+        each.close()
