@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from modules.fraud_detection.src.explainability import waterfall
@@ -18,6 +20,10 @@ def picture(contributions: list[float]) -> "np.ndarray[tuple[int, int, int], np.
     ]
     data = waterfall.draw(reasons, -5.0, -5.0 + sum(contributions), 0.5)
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def of_text(text: str) -> bytes:
+    return waterfall.draw([Reason("f", 1.0, 1.0, f"{text}: raises the risk")], -5.0, -4.0, 0.02)
 
 
 def pixels(image: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]", color: tuple[int, int, int]) -> int:
@@ -36,3 +42,28 @@ def test_any_explanation_can_be_drawn(contributions: list[float]) -> None:
 
 def test_the_same_explanation_is_the_same_picture() -> None:
     assert (picture([1.0, -0.5]) == picture([1.0, -0.5])).all()
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=40, deadline=None)
+def test_any_text_can_be_drawn(text: str) -> None:
+    assert of_text(text).startswith(b"\x89PNG")
+
+
+def test_what_the_font_does_not_have_is_drawn_as_what_it_has() -> None:
+    assert of_text("Zürich\n café") == of_text("Zurich cafe")
+    assert of_text("東京") == of_text("??") != of_text("?")
+
+
+def test_a_sentence_stays_between_the_margin_and_the_bars() -> None:
+    image = np.asarray(Image.open(io.BytesIO(of_text("very long " * 60))).convert("RGB"))
+    row = image[(waterfall.TOP + 4) * waterfall.SCALE : (waterfall.TOP + waterfall.ROW - 4) * waterfall.SCALE]
+    margin, first = waterfall.MARGIN * waterfall.SCALE, waterfall.LEFT * waterfall.SCALE
+    for free in (row[:, : margin - 4], row[:, first - 50 : first - 4]):
+        assert len(np.unique(free.reshape(-1, 3), axis=0)) == 1
+    assert row[:, margin : first - 50].std() > 5
+
+
+def test_numbers_of_the_others_are_added_up_in_one_bar() -> None:
+    shown = [1.0] * waterfall.SHOWN
+    assert pixels(picture([*shown, 0.5, 0.5, -2.0]), BLUE) > pixels(picture([*shown, 0.5, 0.5]), BLUE)

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from modules.fraud_detection.src.explainability.reasons import Reason, Value, Words, strongest
+from modules.fraud_detection.src.explainability.reasons import Reason, Words, strongest
+from modules.fraud_detection.src.explainability.sentences import Value
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.models.base_model import Floats
 

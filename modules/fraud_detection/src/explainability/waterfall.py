@@ -2,15 +2,20 @@
 
 import io
 import math
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
 from modules.fraud_detection.src.explainability.reasons import Reason
 
-INK, MUTED, LINE, RAISES, LOWERS, PAPER = "#1f2933", "#7b8794", "#d9dee4", "#c2413b", "#3566a8", "#ffffff"
-WIDTH, ROW, TOP, BOTTOM, LEFT, RIGHT = 1160, 44, 96, 70, 560, 90
+INK, MUTED, LINE, STRIPE, PAPER = "#1f2933", "#6b7785", "#b8c1cc", "#f5f7f9", "#ffffff"
+RAISES, LOWERS = "#c2413b", "#3566a8"
+WIDTH, ROW, TOP, BOTTOM, MARGIN = 1200, 46, 132, 56, 28
+LEFT, RIGHT = 560, 96
+"""Where the bars' area begins, and what stays free for numbers to the right of it."""
 SHOWN = 10
 SCALE = 2
 """The picture is drawn this much larger, and so is sharp on every screen."""
@@ -18,70 +23,125 @@ SCALE = 2
 
 def draw(reasons: Sequence[Reason], base: float, margin: float, probability: float) -> bytes:
     """Draw the strongest reasons, given strongest first, and the others as one; values in log odds."""
-    shown, others = list(reasons[:SHOWN]), reasons[SHOWN:]
-    parts = [(_wrapped(reason.text), reason.contribution) for reason in shown]
-    if others:
-        parts.append(([f"{len(others)} other features"], math.fsum(reason.contribution for reason in others)))
-    steps = [base]
-    for _, contribution in parts:
-        steps.append(steps[-1] + contribution)
-    height = TOP + ROW * len(parts) + BOTTOM
-    image = Image.new("RGB", (WIDTH * SCALE, height * SCALE), PAPER)
-    pen = ImageDraw.Draw(image)
-    low, high = min(*steps, margin), max(*steps, margin)
-    width = max(high - low, 1e-9)
-
-    def across(value: float) -> float:
-        return LEFT + (value - low) / width * (WIDTH - LEFT - RIGHT)
-
-    _text(pen, 24, 20, f"Fraud probability {probability:.1%}", 22, INK)
-    _text(pen, 24, 54, "What moved the score from the average transaction's, in log odds", 14, MUTED)
-    _level(pen, across(base), height, f"average {base:+.2f}", below=True)
-    _level(pen, across(margin), height, f"this transaction {margin:+.2f}", below=False)
-    for place, ((lines, contribution), start, end) in enumerate(zip(parts, steps[:-1], steps[1:], strict=True)):
-        y = TOP + ROW * place
-        for number, line in enumerate(lines):
-            _text(pen, LEFT - 28, y + ROW / 2 - 17 * len(lines) / 2 + 17 * number, line, 13, INK, right=True)
-        color = RAISES if contribution > 0 else LOWERS
-        left, right = sorted((across(start), across(end)))
-        _box(pen, left, y + 10, max(right, left + 1), y + ROW - 10, color)
-        said = f"{contribution:+.2f}"
-        _box(pen, right + 3, y + 12, right + 8 + _font(13).getlength(said) / SCALE, y + ROW - 12, PAPER)
-        _text(pen, right + 6, y + ROW / 2 - 8, said, 13, color)
+    parts = [(reason.text.rsplit(":", 1)[0], reason.contribution) for reason in reasons[:SHOWN]]
+    if others := reasons[SHOWN:]:
+        said = f"{len(others)} other features" if len(others) > 1 else "1 other feature"
+        parts.append((said, math.fsum(reason.contribution for reason in others)))
+    steps = list(accumulate((contribution for _, contribution in parts), initial=base))
+    canvas = _Canvas(len(parts), min(*steps, margin), max(*steps, margin))
+    canvas.head(f"Fraud probability {probability:.1%}")
+    for place in range(0, len(parts), 2):
+        canvas.stripe(place)
+    canvas.level(base, f"average {_signed(base)}", TOP - 24)
+    canvas.level(margin, f"this transaction {_signed(margin)}", canvas.height - BOTTOM + 14)
+    for place, ((said, contribution), (start, end)) in enumerate(zip(parts, pairwise(steps), strict=True)):
+        canvas.sentence(place, said)
+        canvas.bar(place, start, end, contribution)
         if place + 1 < len(parts):
-            _box(pen, across(end) - 0.5, y + ROW - 10, across(end) + 0.5, y + ROW + 10, LINE)
-    data = io.BytesIO()
-    image.save(data, "PNG", optimize=True)
-    return data.getvalue()
+            canvas.joint(place, end)
+    return canvas.png()
 
 
-def _wrapped(text: str, longest: int = 74) -> list[str]:
-    """Break a sentence into at most two lines."""
-    sentence = text.rsplit(":", 1)[0]
-    if len(sentence) <= longest:
-        return [sentence]
-    half = sentence.find(" ", len(sentence) // 2)
-    place = half if 0 < half <= longest else sentence.rfind(" ", 0, longest)
-    rest = sentence[place + 1 :]
-    return [sentence[:place], rest if len(rest) <= longest else rest[: longest - 1] + "…"]
+class _Canvas:
+    """Draws in points from the top left; a value between `low` and `high` lies across the bars' area."""
+
+    def __init__(self, rows: int, low: float, high: float) -> None:
+        self.height = TOP + ROW * rows + BOTTOM
+        self._low, self._width = low, max(high - low, 1e-9)
+        self._image = Image.new("RGB", (WIDTH * SCALE, self.height * SCALE), PAPER)
+        self._pen = ImageDraw.Draw(self._image)
+
+    def head(self, title: str) -> None:
+        self._text(MARGIN, 22, title, 24, INK)
+        self._text(MARGIN, 60, "What moved the score from the average to this transaction's, in log odds", 14, MUTED)
+        x = WIDTH - MARGIN
+        for color, said in ((LOWERS, "lowers the risk"), (RAISES, "raises the risk")):
+            x -= math.ceil(_wide(said, 14))
+            self._text(x, 60, said, 14, MUTED)
+            x -= 20
+            self._box(x, 63, x + 12, 75, color, round_=2)
+            x -= 22
+
+    def stripe(self, place: int) -> None:
+        self._box(0, TOP + ROW * place, WIDTH, TOP + ROW * (place + 1), STRIPE)
+
+    def level(self, value: float, said: str, y: float) -> None:
+        """Draw a dashed line at a value, with its name at `y`."""
+        x, wide = self._across(value), _wide(said, 13)
+        for top in range(TOP - 4, self.height - BOTTOM + 4, 8):
+            self._box(x - 0.5, top, x + 0.5, top + 4, LINE)
+        self._text(min(max(x - wide / 2, MARGIN), WIDTH - wide - MARGIN), y, said, 13, INK)
+
+    def sentence(self, place: int, said: str) -> None:
+        lines = _wrapped(said)
+        for number, line in enumerate(lines):
+            y = TOP + ROW * (place + 0.5) - 9 * len(lines) + 18 * number
+            self._text(LEFT - 28 - _wide(line, 14), y, line, 14, INK)
+
+    def bar(self, place: int, start: float, end: float, contribution: float) -> None:
+        left, right = sorted((self._across(start), self._across(end)))
+        y, color = TOP + ROW * place, RAISES if contribution > 0 else LOWERS if contribution < 0 else MUTED
+        self._box(left, y + 11, max(right, left + 2), y + ROW - 11, color, round_=3)
+        said, x = _signed(contribution), max(right, left + 2) + 8
+        # The dashes of a level would strike the number through.
+        self._box(x - 3, y + 13, x + _wide(said, 14) + 3, y + ROW - 13, PAPER if place % 2 else STRIPE)
+        self._text(x, y + ROW / 2 - 9, said, 14, color)
+
+    def joint(self, place: int, value: float) -> None:
+        """Draw where one bar ends and the next begins."""
+        x, y = self._across(value), TOP + ROW * (place + 1)
+        self._box(x - 0.5, y - 11, x + 0.5, y + 11, LINE)
+
+    def png(self) -> bytes:
+        data = io.BytesIO()
+        # Smaller would take five times as long, and a caller waits.
+        self._image.save(data, "PNG", compress_level=1)
+        return data.getvalue()
+
+    def _across(self, value: float) -> float:
+        return LEFT + (value - self._low) / self._width * (WIDTH - LEFT - RIGHT)
+
+    def _box(self, left: float, top: float, right: float, bottom: float, color: str, round_: int = 0) -> None:
+        corners = [round(left * SCALE), round(top * SCALE), round(right * SCALE) - 1, round(bottom * SCALE) - 1]
+        self._pen.rounded_rectangle(corners, round_ * SCALE, fill=color)
+
+    def _text(self, x: float, y: float, said: str, size: int, color: str) -> None:
+        self._pen.text((x * SCALE, y * SCALE), said, fill=color, font=_font(size))
 
 
-def _level(pen: ImageDraw.ImageDraw, x: float, height: int, said: str, below: bool) -> None:
-    for y in range(TOP - 6, height - BOTTOM + 12, 8):
-        _box(pen, x - 0.5, y, x + 0.5, y + 4, MUTED)
-    wide = _font(13).getlength(said) / SCALE
-    left = min(max(x - wide / 2, LEFT - 40), WIDTH - wide - 16)
-    _text(pen, left, height - BOTTOM + (38 if below else 16), said, 13, MUTED if below else INK)
+def _wrapped(said: str, widest: float = LEFT - 28 - MARGIN) -> list[str]:
+    """Break a sentence into two lines where one is too short, of about the same length; cut what is longer still."""
+    words = _plain(said).split()
+    if _wide(" ".join(words), 14) <= widest:
+        return [" ".join(words)]
+    breaks = [(" ".join(words[:place]), " ".join(words[place:])) for place in range(1, len(words))]
+    fitting = [lines for lines in breaks if _wide(lines[0], 14) <= widest]
+    if not fitting:
+        return [_cut(" ".join(words), widest)]
+    first, second = min(fitting, key=lambda lines: max(_wide(line, 14) for line in lines))
+    return [first, _cut(second, widest)]
 
 
-def _box(pen: ImageDraw.ImageDraw, left: float, top: float, right: float, bottom: float, color: str) -> None:
-    pen.rectangle([round(left * SCALE), round(top * SCALE), round(right * SCALE), round(bottom * SCALE)], fill=color)
+def _cut(line: str, widest: float) -> str:
+    if _wide(line, 14) <= widest:
+        return line
+    while line and _wide(f"{line}…", 14) > widest:
+        line = line[:-1]
+    return f"{line}…"
 
 
-def _text(pen: ImageDraw.ImageDraw, x: float, y: float, said: str, size: int, color: str, right: bool = False) -> None:
-    font = _font(size)
-    start = x * SCALE - (font.getlength(said) if right else 0)
-    pen.text((start, y * SCALE), said, fill=color, font=font)
+def _signed(value: float) -> str:
+    return f"{value:+,.{2 if abs(value) < 1_000 else 0}f}"
+
+
+def _plain(said: str) -> str:
+    """The same in ASCII, all that the font has: letters without their accents, other signs as question marks."""
+    apart = unicodedata.normalize("NFKD", said)
+    return "".join(one for one in apart if not unicodedata.combining(one)).encode("ascii", "replace").decode()
+
+
+def _wide(said: str, size: int) -> float:
+    return _font(size).getlength(said) / SCALE
 
 
 @cache
