@@ -120,10 +120,16 @@ def due(records: int, most: int) -> bool:
 
 
 def trimmed(log: bytes, layout: Layout) -> bytes:
-    """The log without the records that can no longer matter, and no more than it may hold: the first to come go."""
+    """The log without the records that can no longer matter, and no more than it may hold: the oldest go.
+
+    A log that is not full has then lost nothing that can matter, in whatever order its records came.
+    """
     if len(log) % layout.size or not log:
         return log
     words = np.frombuffer(log, np.int64).reshape(-1, layout.size // 8)
     times = words[:, 0]
-    kept = times > times.max() - layout.keep
-    return bytes(words[kept][-layout.most :].tobytes())
+    kept = np.flatnonzero(times > times.max() - layout.keep)
+    if kept.size > layout.most:
+        youngest = np.argsort(times[kept], kind="stable")[-layout.most :]
+        kept = kept[np.sort(youngest)]
+    return bytes(words[kept].tobytes())

@@ -1,24 +1,33 @@
 """One definition, two executions: what live features say of a row is what the batch engine says of the rows so far."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from polars._typing import PolarsDataType
 
-from mlops.errors import Damaged
-from mlops.online import Ask, Memory
+from mlops import online as logs_by_key
+from mlops import online_redis, redis_pipe
+from mlops.errors import BadData, Damaged
+from mlops.online import Ask, Layout, Logs, Memory
+from mlops.redis_pipe import RedisPipe
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import build_features, declaration, online_kernels
 from modules.fraud_detection.src.features.declaration import Declaration, Window, features
 from modules.fraud_detection.src.features.online_features import LATE, MOST, OnlineFeatures, layout
 from tests.fraud_detection.test_features import DATA, DECLARED, START, tables
+from tests.redis_server import RedisServer
 
+KINDS: dict[str, PolarsDataType] = {
+    "id": pl.String, "time": pl.Datetime("us"), "customer": pl.String, "terminal": pl.Int64, "amount": pl.Float64,
+    "score": pl.Float64, "channel": pl.String, "fraud": pl.Int8, "known_at": pl.Datetime("us"),
+}  # fmt: skip
 MICROSECOND = timedelta(microseconds=1)
 ORIGIN = datetime(1970, 1, 1)
 
@@ -42,12 +51,12 @@ def as_row(values: Mapping[str, Any], dataset: DataSet = DATA) -> dict[str, Any]
 
 
 def built(live: OnlineFeatures, row: Mapping[str, Any], keep: bool = True) -> dict[str, Any]:
-    """The features of one row by name, as the batch engine gives them: empty is None."""
+    """The features of one row by name, as the batch engine gives them: empty is None; and whether its past is cut."""
     found = asyncio.run(live.build([row], keep))
     numbers = {
         name: None if np.isnan(value) else value for name, value in zip(live.names, found.values[0], strict=True)
     }
-    return numbers | {name: texts[0] for name, texts in found.texts.items()}
+    return {**numbers, **{name: texts[0] for name, texts in found.texts.items()}, "cut": found.cut[0]}
 
 
 def learn(live: OnlineFeatures, row: Mapping[str, Any], facts: Sequence[tuple[int, int]]) -> None:
@@ -73,9 +82,14 @@ def histories(draw: st.DrawFn) -> tuple[pl.DataFrame, list[tuple[str, int]]]:
     return table, in_order
 
 
-def differences(live: OnlineFeatures, table: pl.DataFrame, steps: Sequence[tuple[str, int]]) -> list[Any]:
-    """Live the history step by step; collect every feature that differs from the batch over what had arrived."""
-    rows, found = table.to_dicts(), []
+def differences(
+    live: OnlineFeatures, table: pl.DataFrame, steps: Sequence[tuple[str, int]], declared: Declaration = DECLARED
+) -> tuple[list[Any], list[int]]:
+    """Live the history step by step; collect every feature that differs from the batch over what had arrived.
+
+    A row that is told to be cut is not compared; those rows come second.
+    """
+    rows, found, cut = table.to_dicts(), [], []
     arrived: list[int] = []
     labelled: set[int] = set()
     for kind, place in steps:
@@ -85,10 +99,13 @@ def differences(live: OnlineFeatures, table: pl.DataFrame, steps: Sequence[tuple
             continue
         arrived.append(place)
         known = [{**rows[one], **({} if one in labelled else {"fraud": None})} for one in arrived]
-        batch = build_features.build(pl.DataFrame(known, schema=table.schema), DATA, DECLARED).row(-1, named=True)
+        batch = build_features.build(pl.DataFrame(known, schema=table.schema), DATA, declared).row(-1, named=True)
         mine = built(live, as_row(rows[place]))
-        found += [(place, name, mine[name], batch[name]) for name in live.names if mine[name] != batch[name]]
-    return found
+        if mine.pop("cut"):
+            cut.append(place)
+        else:
+            found += [(place, name, mine[name], batch[name]) for name in live.names if mine[name] != batch[name]]
+    return found, cut
 
 
 @given(histories())
@@ -98,7 +115,88 @@ def test_live_features_equal_the_batch_over_what_had_arrived(
 ) -> None:
     """Late rows, rows out of order, at one instant and twice, and labels whenever they come: equal to the last bit."""
     table, steps = history
-    assert differences(online(), table, steps) == []
+    assert differences(online(), table, steps) == ([], [])
+
+
+@st.composite
+def declarations(draw: st.DrawFn) -> Declaration:
+    """Any windows over anything, near and far, with gaps and the row features of the usual declaration."""
+    lengths, delays = ("1h", "3h", "1d", "20d"), ("0s", "1h", "2d")
+    fitting = {
+        "amount": ("count", "sum", "mean", "min", "max"), "score": ("count", "sum", "mean", "min", "max"),
+        "channel": ("count", "distinct"), "terminal": ("count", "distinct"), "fraud": ("count", "sum", "share"),
+    }  # fmt: skip
+    kinds = st.tuples(st.sampled_from(DATA.entities), st.sampled_from(sorted(fitting)), st.sampled_from(delays))
+    windows = [
+        Window(
+            entity=entity, of=of, delay=delay,
+            aggregates=tuple(draw(st.lists(st.sampled_from(fitting[of]), min_size=1, unique=True))),
+            lengths=tuple(draw(st.lists(st.sampled_from(lengths), min_size=1, max_size=2, unique=True))),
+        )
+        for entity, of, delay in draw(st.lists(kinds, min_size=1, max_size=4, unique=True))
+    ]  # fmt: skip
+    gaps = draw(st.lists(st.sampled_from(DATA.entities), unique=True))
+    rows = [row for row in DECLARED.rows if row.to is None]
+    return Declaration(windows=tuple(windows), gaps=tuple(gaps), rows=tuple(rows))
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[Declaration, pl.DataFrame, list[tuple[str, int]], int]:
+    """A declaration, a history under numbers or texts for ids, over hours or over months, and the most of a log."""
+    table, steps = draw(histories())
+    stretch = draw(st.sampled_from([1, 40, 200]))
+    early = timedelta(hours=draw(st.sampled_from([0, 0.5, 6])))
+    table = table.with_columns(pl.col("known_at") - early)
+    times = [(START + (pl.col(name) - START) * stretch).alias(name) for name in ("time", "known_at")]
+    table = table.with_columns(times)
+    if draw(st.booleans()):
+        names = st.text("aZ0\u00e9\U0001f600", min_size=1, max_size=3)
+        ids = draw(st.lists(names, min_size=table.height, max_size=table.height, unique=True))
+        table = table.with_columns(pl.Series("id", ids))
+    return draw(declarations()), table, steps, draw(st.sampled_from([3, MOST]))
+
+
+@pytest.fixture(params=["memory", "redis"])
+def empty(request: pytest.FixtureRequest) -> Iterator[Callable[[Layout], Logs]]:
+    """Makes empty logs."""
+    if request.param == "memory":
+        yield Memory
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    # The law is about values: a machine that is busy with other tests is no reason to give a server up.
+    request.getfixturevalue("monkeypatch").setattr(redis_pipe, "TIMEOUT", 10.0)
+    pipe = RedisPipe(server.url, online_redis.SCRIPTS)
+
+    def of(layout: Layout) -> Logs:
+        with server.client() as client:
+            client.flushall()
+        logs = online_redis.Redis(pipe, layout)
+        asyncio.run(logs.reach(0))
+        return logs
+
+    yield of
+    pipe.close()
+
+
+@pytest.fixture
+def trimming_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (logs_by_key, online_redis):
+        monkeypatch.setattr(module, "TRIMMED_FROM", 2)
+
+
+@given(world=worlds())
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.usefixtures("trimming_early")
+def test_whatever_is_declared_a_row_is_equal_to_the_batch_or_told_to_be_cut(
+    empty: Callable[[Layout], Logs], world: tuple[Declaration, pl.DataFrame, list[tuple[str, int]], int]
+) -> None:
+    declared, table, steps, most = world
+    of = layout(DATA, declared, most if empty is Memory else MOST)
+    live = OnlineFeatures(DATA, declared, of, empty(of))
+    different, cut = differences(live, table, steps, declared)
+    assert different == []
+    short = most == MOST and table["time"].max() - table["time"].min() < timedelta(days=1)  # type: ignore[operator]
+    assert not (short and cut)
 
 
 @given(histories(), st.data())
@@ -232,7 +330,7 @@ def test_a_planted_bug_in_the_live_engine_is_noticed(monkeypatch: pytest.MonkeyP
         ],
         schema_overrides={"score": pl.Float64, "channel": pl.String, "fraud": pl.Int8, "known_at": pl.Datetime("us")},
     )  # fmt: skip
-    assert differences(online(), table, [("row", 0), ("row", 1)])
+    assert differences(online(), table, [("row", 0), ("row", 1)])[0]
 
 
 def test_every_kind_of_row_feature_and_a_text_id_are_equal_too() -> None:
@@ -290,6 +388,40 @@ def test_a_past_that_was_cut_is_told() -> None:
 def test_a_row_that_comes_too_late_to_see_its_whole_past_is_told() -> None:
     late = LATE / 3.6e9
     assert lived(online(), [1000, 1000 - late, 1000 - late - 0.1]) == [False, False, True]
+
+
+def test_a_row_that_comes_too_late_to_see_its_labels_is_told() -> None:
+    declared = Declaration(windows=(Window(entity="terminal", of="fraud", aggregates=("count",), lengths=("1d",)),))
+    live, row = online(declared=declared), {"customer": "a", "terminal": "7", "amount": 1.0}
+    row |= {"score": None, "channel": None}
+    start = micro(START)
+    learn(live, {**row, "id": "0", "time": start}, [(start + 1, 1)])
+    for number in range(1, 130):
+        at = start + 10 * LATE + number
+        learn(live, {**row, "id": str(number), "time": at}, [(at + 1, 1)])
+    assert built(live, {**row, "id": "late", "time": start + LATE // 2})["cut"]
+    assert not built(live, {**row, "id": "new", "time": start + 10 * LATE + 200})["cut"]
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+def test_texts_at_one_instant_are_ordered_by_their_letters_whatever_the_script(seeded: bool) -> None:
+    names = ["\u00e9\u00e9", "z\u00e9", "zz", "\u00e9z", "z", "\u00e9", "\U0001f600", "zzz", "a\u00e9z", "\u00e9\u00ea"]
+    empty = {"customer": "a", "terminal": 7, "score": None, "channel": None, "fraud": None, "known_at": None}
+    rows = [{**empty, "id": name, "time": START, "amount": float(place)} for place, name in enumerate(names)]
+    table = pl.DataFrame(rows, schema=KINDS)
+    live = online()
+    asyncio.run(live.seed(table) if seeded else live.restore([as_row(row) for row in rows], []))
+    for row, batch in zip(rows, build_features.build(table, DATA, DECLARED).iter_rows(named=True), strict=True):
+        mine = built(live, as_row(row), keep=False)
+        assert {name: mine[name] for name in live.names} == {name: batch[name] for name in live.names}
+
+
+def test_an_id_that_does_not_fit_a_record_is_refused_and_harms_nothing() -> None:
+    live, row = online(), {"customer": "a", "terminal": "7", "amount": 1.0, "score": None, "channel": None}
+    for id_ in ("x" * 65, "\u00e9" * 33):
+        with pytest.raises(BadData, match="id.* 64 bytes"):
+            built(live, {**row, "id": id_, "time": micro(START)})
+    assert built(live, {**row, "id": "x" * 64, "time": micro(START)})["customer_amount_count_1h"] == 1.0
 
 
 def test_a_past_is_trimmed_to_what_can_matter() -> None:

@@ -113,6 +113,15 @@ def test_a_log_holds_no_more_than_it_may_and_the_first_to_come_go(make: Callable
     assert [time for time, _ in records(found[0])] == [3, 4, 5, 6]
 
 
+def test_a_full_log_lets_the_oldest_go_and_never_what_came_first_but_happened_last() -> None:
+    logs = Memory(Layout("order", 16, keep=30, most=4))
+    for time in (100, 71, 72, 73, 74):
+        found = run(logs.exchange([Ask("a", record(time))]))
+    assert [time for time, _ in records(found[0])] == [100, 72, 73, 74]
+    found = run(logs.exchange([Ask("a", record(105))]))
+    assert [time for time, _ in records(found[0])] == [100, 105]
+
+
 def test_both_kinds_trim_at_the_same_moments(redis_server: RedisServer) -> None:
     pipe = RedisPipe(redis_server.url, SCRIPTS)
     layout = Layout("same", 16, keep=100, most=300)

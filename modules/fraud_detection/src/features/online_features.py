@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from mlops.errors import Damaged
-from mlops.online import Ask, Layout, Logs
+from mlops.errors import BadData, Damaged
+from mlops.online import Ask, Layout, Logs, found_at
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import online_kernels
@@ -29,6 +29,7 @@ LATE = 86_400 * MICROSECONDS
 MOST = 4_096
 """Records that are remembered of one entity."""
 WORD = 8
+LONGEST_ID = WORD * (VALUES - online_kernels.ID)
 EMPTY = b""
 MARK = 0x5EED << 32
 
@@ -78,7 +79,7 @@ class OnlineFeatures:
         """Make every feature of cleaned rows, each with those before it in its past.
 
         Ids, entities and categories are text, the time is microseconds since 1970. Without `keep` the rows leave no
-        trace. Raises `Damaged` when what is remembered is not what was written.
+        trace. Raises `Damaged` when what is remembered is not what was written, `BadData` for an id of over 64 bytes.
         """
         records = [[past.record(row) for row in rows] for past in self._pasts]
         asks = self._asks(rows, records)
@@ -208,7 +209,7 @@ class _Past:
             )
         if self._has_facts:
             words, starts = self._joined(logs[self.asked - 1 :: self.asked], cut)
-            whole = online_kernels.scan_facts(words, starts, own, *self._label_lines, made) and whole
+            whole = online_kernels.scan_facts(words, starts, own, *self._label_lines, LATE, made, cut) and whole
         if not whole:
             raise Damaged(f"what is remembered of a {self._entity} belongs to another")
 
@@ -240,12 +241,15 @@ class _Past:
 
     def record(self, row: Row) -> bytes:
         """The record of a row; for no entity it belongs to nobody."""
-        id_ = str(row[self._id]).encode()
+        name = str(row[self._id])
+        id_ = name.encode()
+        if len(id_) > LONGEST_ID:
+            raise BadData(f"'{self._id}' has {len(id_)} bytes, and an id has at most {LONGEST_ID} bytes")
         values = [
-            (_number(row[name]) if number else _code(row[name]))
-            for name, number in zip(self._columns, self._number, strict=True)
+            (_number(row[column]) if number else _code(row[column]))
+            for column, number in zip(self._columns, self._number, strict=True)
         ]
-        packed: bytes = self._pack(row[self._time], self._owner(row[self._entity]), len(id_), id_, *values)
+        packed: bytes = self._pack(row[self._time], self._owner(row[self._entity]), len(name), id_, *values)
         return packed + self._padding
 
     def _owner(self, value: object) -> int:
@@ -270,7 +274,7 @@ class _Past:
         words = records.view(np.int64)
         words[:, 0] = rows[self._time].dt.timestamp("us").to_numpy()
         ids = rows[self._id].cast(pl.String)
-        words[:, 2] = ids.str.len_bytes().to_numpy()
+        words[:, 2] = ids.str.len_chars().to_numpy()
         letters = np.array([text.encode() for text in ids], "S64")
         records[:, 8 * 3 : 8 * VALUES] = letters.view(np.uint8).reshape(-1, 64)
         for place, (name, number) in enumerate(zip(self._columns, self._number, strict=True)):
@@ -372,7 +376,7 @@ def _as_if_kept(asks: Sequence[Ask], logs: Sequence[bytes]) -> list[bytes]:
     found = []
     for (key, record), log in zip(asks, logs, strict=True):
         mine = added.setdefault(key, [])
-        if record and record not in log and record not in mine:
+        if record and found_at(record, log) < 0 and record not in mine:
             mine.append(record)
         found.append(log + b"".join(mine))
     return found

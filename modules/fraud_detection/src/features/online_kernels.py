@@ -16,7 +16,7 @@ Bytes = NDArray[np.uint8]
 Flags = NDArray[np.bool_]
 
 TIME, OWNER, LENGTH, ID, VALUES = 0, 1, 2, 3, 11
-"""Words of an event: its time, whose it is, its id's length and 64 bytes, then one word for each column."""
+"""Words of an event: its time, whose it is, its id's letters and 64 bytes, then one word for each column."""
 KNOWN_AT, COUNT, SUM, FACT = 2, 3, 4, 5
 """Words of a fact about a label: the event's time, whose it is, when it was known, what it adds, and its digest."""
 COUNTED, SUMMED, MEAN, LEAST, MOST, DIFFERENT, SHARE = range(7)
@@ -101,17 +101,20 @@ def scan_events(
 
 
 @compiled
-def scan_facts(words: Ints, starts: Ints, own: Ints, views: Ints, said: Ints, made: Floats) -> bool:
+def scan_facts(
+    words: Ints, starts: Ints, own: Ints, views: Ints, said: Ints, late: int, made: Floats, cut: Flags
+) -> bool:
     """Fill what windows over the label say of rows; the arrays are those of `scan_events`."""
     count = views.shape[0]
     counts, totals = np.empty(count, np.int64), np.empty(count, np.int64)
     for row in range(own.shape[0]):
         counts[:], totals[:] = 0, 0
-        time = own[row, TIME]
+        time, newest = own[row, TIME], NEVER
         for record in range(starts[row], starts[row + 1]):
             if words[record, OWNER] != own[row, OWNER]:
                 return False
             at = words[record, TIME]
+            newest = max(newest, at)
             if words[record, KNOWN_AT] > time:
                 continue
             for view in range(count):
@@ -128,6 +131,7 @@ def scan_facts(words: Ints, starts: Ints, own: Ints, views: Ints, said: Ints, ma
             else:
                 found = totals[view] / max(counts[view], 1)
             made[row, said[line, 2]] = found
+        cut[row] |= newest != NEVER and time < newest - late
     return True
 
 
@@ -165,10 +169,9 @@ def fill_rows(times: Ints, columns: Floats, declared: Ints, made: Floats) -> Non
 @compiled
 def _order(record: Ints, record_raw: Bytes, row: Ints, row_raw: Bytes) -> int:
     """Compare the id of a record with a row's: shorter ones first, equally long ones by their letters."""
-    length = row[LENGTH]
-    if record[LENGTH] != length:
-        return 1 if record[LENGTH] > length else -1
-    for place in range(8 * ID, 8 * ID + length):
+    if record[LENGTH] != row[LENGTH]:
+        return 1 if record[LENGTH] > row[LENGTH] else -1
+    for place in range(8 * ID, 8 * VALUES):
         if record_raw[place] != row_raw[place]:
             return 1 if record_raw[place] > row_raw[place] else -1
     return 0
