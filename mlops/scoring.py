@@ -70,6 +70,16 @@ class Watcher(Protocol):
 
     def answered(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None: ...
 
+    def cache_failed(self) -> None: ...
+
+
+class Shared(Protocol):
+    """Answers that other workers have given."""
+
+    async def get(self, keys: Sequence[str]) -> list[bytes | None]: ...
+
+    async def put(self, bodies: Mapping[str, bytes]) -> None: ...
+
 
 class Clock:
     """The time in microseconds since 1970, which never goes back while this process lives."""
@@ -95,10 +105,11 @@ class Scorer:
 
     def __init__(
         self, name: str, versions: Versions, journal: GroupCommit, answers: Answers, clock: Clock,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[Watcher] = (), shared: Shared | None = None,
     ) -> None:  # fmt: skip
         self._name, self._versions, self._journal, self._answers = name, versions, journal, answers
-        self._clock, self._watchers = clock, watchers
+        self._clock, self._watchers, self._shared = clock, watchers, shared
+        self._sharing: set[asyncio.Task[None]] = set()
         self._waiting: list[Unit] = []
         self._past = ""
         self._deciding = 0
@@ -248,7 +259,22 @@ class Scorer:
             self._deciding -= 1
 
     async def _judge(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
-        answers = await awake.predictor.predict(requests)
+        # What other workers said is asked for in the same round trip as the past; nearly all is new.
+        given, answers = await asyncio.gather(self._given(requests), awake.predictor.predict(requests))
+        news = [place for place, body in enumerate(given) if body is None]
+        outcomes = {
+            place: await self._as_given(awake.predictor, requests[place], self.id(requests[place].key), body)
+            for place, body in enumerate(given)
+            if body is not None
+        }
+        if news:
+            asked, said = [requests[place] for place in news], [answers[place] for place in news]
+            outcomes.update(zip(news, await self._write(awake, asked, said, now, arrived), strict=True))
+        return [outcomes[place] for place in range(len(requests))]
+
+    async def _write(
+        self, awake: Awake, requests: list[Request], answers: list[Answer], now: int, arrived: float
+    ) -> list[Outcome]:
         stamp = self._stamp(awake)
         took = round((time.perf_counter() - arrived) * 1e6)
         records = [
@@ -263,6 +289,7 @@ class Scorer:
             raise
         if self._unsure:
             await self._settle()
+        self._share({request.key: one.row.entry.body for request, one in zip(requests, kept, strict=True)})
         return [
             await self._outcome(awake.predictor, request, record, one)
             for request, record, one in zip(requests, records, kept, strict=True)
@@ -270,16 +297,47 @@ class Scorer:
 
     async def _outcome(self, predictor: Predictor, request: Request, record: Record, kept: Kept) -> Outcome:
         entry = kept.row.entry
-        self._answers.put(request.key, entry.body)
         if kept.fresh:
+            self._answers.put(request.key, entry.body)
             return Decided(entry.id, record, False)
+        return await self._as_given(predictor, request, entry.id, entry.body)
+
+    async def _as_given(self, predictor: Predictor, request: Request, id_: bytes, body: bytes) -> Outcome:
+        """Give the answer that was given before, or refuse a request that only has its id."""
+        self._answers.put(request.key, body)
         try:
-            return _repeated(request, entry.id, entry.body)
+            return _repeated(request, id_, body)
         except Refused as refused:
             # Both may share a part of the past: take the refused one out, then make sure that the first is there.
             await predictor.forget([request])
-            await predictor.restore([decode_record(entry.body).row])
+            await predictor.restore([decode_record(body).row])
             return refused
+
+    async def _given(self, requests: Sequence[Request]) -> Sequence[bytes | None]:
+        """What other workers answered; nothing where that cannot be asked, for the journal will tell."""
+        if self._shared is not None:
+            try:
+                return await self._shared.get([request.key for request in requests])
+            except StorageFailed:
+                self._cache_failed()
+        return [None] * len(requests)
+
+    def _share(self, bodies: Mapping[str, bytes]) -> None:
+        """Let other workers know, beside the answer and never before it."""
+        if self._shared is not None:
+            task = asyncio.get_running_loop().create_task(self._put(self._shared, bodies))
+            self._sharing.add(task)
+            task.add_done_callback(self._sharing.discard)
+
+    async def _put(self, shared: Shared, bodies: Mapping[str, bytes]) -> None:
+        try:
+            await shared.put(bodies)
+        except StorageFailed:
+            self._cache_failed()
+
+    def _cache_failed(self) -> None:
+        for watcher in self._watchers:
+            watcher.cache_failed()
 
     async def _switch(self, predictor: Predictor) -> None:
         """Go on with another past: what was decided while it was prepared is added before anything is asked of it."""

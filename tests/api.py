@@ -42,19 +42,28 @@ class Client:
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answered:
         """Send one request over a kept connection; `body` is bytes or becomes JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        kept = self._connection is not None
         try:
-            self._connection.request(method, path, data, dict(headers or {}))
-            response = self._connection.getresponse()
-            raw = response.read()
+            response, raw = self._once(method, path, data, headers or {})
         except (OSError, http.client.HTTPException):
             self.close()
-            raise
+            if not kept:
+                raise
+            # The server lets idle connections go.
+            response, raw = self._once(method, path, data, headers or {})
         found = {name.lower(): value for name, value in response.getheaders()}
         if found.get("content-type", "").startswith("application/json"):
             return Answered(response.status, json.loads(raw), found)
         return Answered(response.status, raw, found)
+
+    def _once(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        self._connection.request(method, path, data, dict(headers))
+        response = self._connection.getresponse()
+        return response, response.read()
 
     def post(self, path: str, body: Any, **headers: str) -> Answered:
         """Send a POST."""

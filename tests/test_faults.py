@@ -1,5 +1,6 @@
 """What must not happen when things break: nothing acknowledged is lost or doubled, nothing is silently wrong."""
 
+import asyncio
 import json
 import os
 import random
@@ -18,8 +19,11 @@ import pytest
 
 from mlops import journal
 from mlops.journal import Journal
+from mlops.online_redis import SCRIPTS
+from mlops.redis_pipe import RedisPipe
 from mlops.registry import PRODUCTION
 from mlops.scoring import DECISION, Clock, decode_record
+from mlops.shared_answers import SharedAnswers
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
@@ -288,6 +292,21 @@ def test_the_same_transaction_at_two_workers_gets_one_answer(
             answers = list(pool.map(ask, range(8)))
             assert sum(not answer["replayed"] for answer in answers) == 1
             assert len({answer["fraud_probability"] for answer in answers}) == 1
+
+
+def test_a_shared_answer_is_believed_only_under_its_own_key(with_redis: Client, redis_server: RedisServer) -> None:
+    first = with_redis.post("/predict", transaction("shared 1", amount=1.0)).body
+    second = with_redis.post("/predict", transaction("shared 2", amount=9_000.0)).body
+    with redis_server.client() as server:
+        places = [f"{NAME}:answer:{{shared {number}}}" for number in (1, 2)]
+        awaited(lambda: all(server.exists(place) for place in places))
+        server.set(places[0], server.get(places[1]))
+    # A worker that did not give the answer itself has only Redis and the journal to ask.
+    pipe = RedisPipe(redis_server.url, SCRIPTS)
+    assert asyncio.run(SharedAnswers(pipe, NAME, b"another secret").get(["shared 1", "shared 2"])) == [None, None]
+    pipe.close()
+    assert with_redis.post("/predict", transaction("shared 1", amount=1.0)).body == {**first, "replayed": True}
+    assert with_redis.post("/predict", transaction("shared 2", amount=9_000.0)).body == {**second, "replayed": True}
 
 
 def test_sigterm_finishes_what_was_accepted(finished: Job, tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """The README: what it tells a newcomer to type is there to be typed, and its configuration works as printed."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from modules.fraud_detection import settings
 from modules.fraud_detection.__main__ import WORDS
+from modules.fraud_detection.job import Job
 from modules.fraud_detection.run_pipeline import PHASES
+from tests.api import serving, settings_of
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "modules").rglob("*.md"))]
@@ -25,9 +28,21 @@ def test_the_configuration_of_the_readme_is_read_as_printed(tmp_path: Path) -> N
 
 def test_every_word_of_the_readme_is_a_word_of_the_module() -> None:
     words = re.findall(r"python -m modules\.fraud_detection (\w+)", TEXT)
-    assert {"pipeline", "train", "features", "benchmark", "lineage"} <= set(words)
+    assert {"pipeline", "train", "features", "benchmark", "lineage", "serve", "verify", "export", "key"} <= set(words)
     assert set(words) <= set(WORDS)
     assert set(re.findall(r"--only (\w+)", TEXT)) <= set(PHASES)
+
+
+def test_every_curl_line_of_the_readme_works_as_printed(finished: Job, tmp_path: Path) -> None:
+    lines = [shlex.split(line) for line in TEXT.splitlines() if line.startswith("curl ")]
+    assert len(lines) >= 7
+    with serving(settings_of(finished, tmp_path)) as client:
+        for words in lines:
+            url = next(word for word in words if word.startswith("localhost:8000/"))
+            method = words[words.index("-X") + 1] if "-X" in words else "GET"
+            body = words[words.index("-d") + 1].encode() if "-d" in words else None
+            answer = client.ask(method, url.removeprefix("localhost:8000"), body)
+            assert answer.status == 200, (words, answer)
 
 
 def test_every_word_of_make_in_the_readme_is_in_the_makefile() -> None:

@@ -25,6 +25,7 @@ from mlops.redis_pipe import RedisPipe
 from mlops.registry import PRODUCTION, Version
 from mlops.scoring import Clock, Decided, Outcome, Scorer
 from mlops.serving import Call, Door, Guarded, Reply, Route
+from mlops.shared_answers import SharedAnswers
 from modules.fraud_detection import documents
 from modules.fraud_detection.explain import Explain
 from modules.fraud_detection.predict import Predict
@@ -105,7 +106,10 @@ class Api:
             lambda: bootstrap.connect(settings.platform).registry, NAME, PRODUCTION, self._wake, self._prepare,
             FOLDER / "versions",
         )  # fmt: skip
-        self._scorer = Scorer(NAME, self._live, self._journal, Answers(REMEMBERED), Clock(), [self])
+        shared = None
+        if self._pipe is not None:
+            shared = SharedAnswers(self._pipe, NAME, self._journal.journal.secret)
+        self._scorer = Scorer(NAME, self._live, self._journal, Answers(REMEMBERED), Clock(), [self], shared)
         routes += Predict(self._scorer, settings.serving).routes() + Explain(self._scorer, self._keep).routes()
         self._metrics = Metrics([route.path for route in routes], get_args(Decision))
         self.door = Door(
@@ -123,6 +127,10 @@ class Api:
             sum(record.degraded for record in fresh),
             Counter((record.model.arm, record.model.version, record.said["decision"]) for record in fresh),
         )
+
+    def cache_failed(self) -> None:
+        """Count a failure of the store behind the answers."""
+        self._metrics.cache_failed()
 
     def _pages(self) -> Sequence[tuple[str, Callable[[Call], Any], str, bool]]:
         return (
