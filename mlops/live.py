@@ -78,6 +78,11 @@ class Live(Generic[P]):
         """Begin to watch."""
         self._thread.start()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until a version is awake, and tell whether one is."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.current is not None, seconds)
+
     def stop(self) -> None:
         """Watch no longer."""
         self._stopping.set()

@@ -91,6 +91,9 @@ class Client:
             if time.monotonic() > deadline:
                 raise TimeoutError("the API did not become ready")
 
+    def __del__(self) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let the connection go."""
         if self._connection is not None:

@@ -49,18 +49,22 @@ class Explain:
         if not isinstance(found, Decided):
             would_be, explanation, model = found
             about = {**would_be.said, "model": model, **({"degraded": True} if would_be.degraded else {})}
-            return self._reply(call, about, explanation)
+            return await self._reply(call, about, explanation)
         explanation = await self._scorer.explain(found.record)
-        reply = self._reply(call, _about(found), explanation)
+        reply = await self._reply(call, _about(found), explanation)
         if reply.kind != PNG:
             self._keep(found.id.hex(), reply.body)
         return reply
 
-    def _reply(self, call: Call, about: Json, explanation: Explanation) -> Reply:
+    async def _reply(self, call: Call, about: Json, explanation: Explanation) -> Reply:
         if PNG in call.accept:
             probability = float(about["fraud_probability"])
             parts = [Reason(**part) for part in explanation.contributions]
-            return Reply(waterfall.draw(parts, explanation.base_value, explanation.margin, probability), kind=PNG)
+            # Drawing takes longer than a hundred decisions; they go on meanwhile.
+            data = await asyncio.to_thread(
+                waterfall.draw, parts, explanation.base_value, explanation.margin, probability
+            )
+            return Reply(data, kind=PNG)
         parts_first = {
             "base_value": explanation.base_value, "contributions": explanation.contributions,
             "margin": explanation.margin,

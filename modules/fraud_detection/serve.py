@@ -44,6 +44,8 @@ TITLE = "Fraud detection"
 FOLDER = Path("var/serving")
 REMEMBERED = 100_000
 """Answers that are remembered beside the journal."""
+PATIENCE = 30.0
+"""Seconds that one of several workers waits for its model before it answers that there is none."""
 SAGEMAKER_PORT = 8080
 SAGEMAKER_PATHS = frozenset({"/ping", "/invocations", "/metrics"})
 
@@ -82,20 +84,23 @@ def serve(settings: Settings, reach: Reach, tell: Callable[[str], None]) -> None
         prometheus_metrics.prepare(FOLDER / "metrics")
     tell(f"http://{reach.host}:{sockets[0].getsockname()[1]}  (/docs lists the routes; Ctrl-C stops)")
     listening.serve(
-        partial(application, settings, reach.sagemaker), sockets, reach.workers, settings.serving.idle_seconds
+        partial(application, settings, reach.sagemaker, reach.workers > 1),
+        sockets,
+        reach.workers,
+        settings.serving.idle_seconds,
     )
 
 
-def application(settings: Settings, sagemaker: bool = False) -> Door:
-    """Make the application. Nothing is connected before it starts."""
-    return Api(settings, sagemaker).door
+def application(settings: Settings, sagemaker: bool = False, one_of_several: bool = False) -> Door:
+    """Make the application of one worker."""
+    return Api(settings, sagemaker, one_of_several).door
 
 
 class Api:
     """One worker's application and all that it holds."""
 
-    def __init__(self, settings: Settings, sagemaker: bool) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, sagemaker: bool, one_of_several: bool = False) -> None:
+        self._settings, self._one_of_several = settings, one_of_several
         self._platform = bootstrap.connect(settings.platform)
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
         guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None
@@ -145,6 +150,9 @@ class Api:
         logger.start(self._settings.data.entities)
         self._loop = asyncio.get_running_loop()
         self._live.start()
+        if self._one_of_several:
+            # While others answer, a worker that has just begun lets no call come to it before it can decide.
+            await asyncio.to_thread(self._live.wait, PATIENCE)
 
     async def _stop(self) -> None:
         await self._scorer.finish()
