@@ -14,8 +14,9 @@ class Layout:
     """What all records of a place have in common.
 
     A record begins with its time, microseconds since 1970 as a 64-bit integer. `size` is its bytes, a multiple of 8;
-    `keep` is how many microseconds behind its log's newest record it may still matter; `most` is how many a log holds:
-    a log of that many counts as cut. `name` stands in keys, so that different layouts never meet.
+    `keep` is how many microseconds behind its log's newest record it may still matter; a log of `most` records counts
+    as cut, and with an eighth more it is cut back to so many. `name` stands in keys, so that different layouts never
+    meet.
     """
 
     name: str
@@ -115,8 +116,11 @@ def found_at(record: bytes, log: bytes | bytearray) -> int:
 
 
 def due(records: int, most: int) -> bool:
-    """Tell whether a log of so many records is to be trimmed: over the most, and at powers of two: that is cheap."""
-    return records >= most or (records >= TRIMMED_FROM and records & (records - 1) == 0)
+    """Tell whether a log of so many records is to be trimmed: at the most, an eighth over it, and at powers of two.
+
+    To trim at each record that comes would cost more than all else.
+    """
+    return records == most or records > most + most // 8 or (records >= TRIMMED_FROM and records & (records - 1) == 0)
 
 
 def trimmed(log: bytes, layout: Layout) -> bytes:

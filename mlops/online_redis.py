@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from mlops.errors import StorageFailed
 from mlops.online import TRIMMED_FROM, Ask, Layout
-from mlops.redis_pipe import RedisPipe, Script
+from mlops.redis_pipe import Command, RedisPipe, Script
 
 SPARE_SECONDS = 3_600
 """How much longer than its records matter a key lives."""
-AT_ONCE = 500
+AT_ONCE = 64
+"""Records that are filled in one round trip: even in full logs they are in before the pipe gives the server up."""
 
 FOUND_AT = """
     -- Bytes that look like a record across two others do not count.
@@ -20,9 +21,10 @@ FOUND_AT = """
         return place
     end
 """
-EXCHANGE = Script(
+ADDING = (
     FOUND_AT
     + """
+    local function add()
     local size, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
     local ttl, from = ARGV[4], tonumber(ARGV[5])
     local log = redis.call('GET', KEYS[1]) or ''
@@ -41,29 +43,54 @@ EXCHANGE = Script(
     local count = #log / size
     local power = count
     while power > 1 and power % 2 == 0 do power = power / 2 end
-    if count >= most or (count >= from and power == 1) then
-        local times, newest = {}, nil
+    if count == most or count > most + math.floor(most / 8) or (count >= from and power == 1) then
+        local times, young, newest = {}, {}, nil
         for place = 1, count do
             local time = struct.unpack('<i8', log, (place - 1) * size + 1)
             times[place] = time
             if newest == nil or time > newest then newest = time end
         end
-        local kept = {}
         for place = 1, count do
-            if times[place] > newest - keep then
-                kept[#kept + 1] = string.sub(log, (place - 1) * size + 1, place * size)
+            if times[place] > newest - keep then young[#young + 1] = times[place] end
+        end
+        -- The oldest of the young go, and of equally old ones the first to come, until no more than the most are left.
+        local over, oldest, ties = #young - most, newest - keep, 0
+        if over > 0 then
+            table.sort(young)
+            oldest = young[over]
+            for place = 1, over do
+                if young[place] == oldest then ties = ties + 1 end
             end
         end
-        for place = 1, #kept - most do
-            kept[place] = ''
+        -- Cut out in whole stretches: Lua keeps a table of all strings, and records that are alike crowd it.
+        local kept, first = {}, nil
+        for place = 1, count + 1 do
+            local stays = place <= count and times[place] > newest - keep
+            if stays and over > 0 then
+                if times[place] == oldest and ties > 0 then
+                    stays, ties = false, ties - 1
+                elseif times[place] < oldest then
+                    stays = false
+                end
+            end
+            if stays and not first then
+                first = place
+            elseif first and not stays then
+                kept[#kept + 1] = string.sub(log, (first - 1) * size + 1, (place - 1) * size)
+                first = nil
+            end
         end
         log = table.concat(kept)
         redis.call('SET', KEYS[1], log)
     end
     redis.call('EXPIRE', KEYS[1], ttl)
     return log
+    end
     """
 )
+EXCHANGE = Script(ADDING + "return add()")
+ADD = Script(ADDING + "add()")
+"""Without the log: filling needs no answer."""
 FORGET = Script(
     FOUND_AT
     + """
@@ -84,7 +111,7 @@ RAISE = Script(
     return 1
     """
 )
-SCRIPTS = (EXCHANGE, FORGET, RAISE)
+SCRIPTS = (EXCHANGE, ADD, FORGET, RAISE)
 
 
 class Lost(StorageFailed):
@@ -115,22 +142,22 @@ class Redis:
         await self._pipe.run([FORGET.on(self._key(key), record) for key, record in asks])
 
     async def fill(self, logs: Iterable[tuple[str, bytes]]) -> None:
-        commands = []
-        size = self._layout.size
+        commands: list[Command] = []
+        room, size = AT_ONCE, self._layout.size
         for key, records in logs:
             each = [records[place : place + size] for place in range(0, len(records), size)]
-            commands += [
-                EXCHANGE.on(self._key(key), *self._given, *each[start : start + AT_ONCE])
-                for start in range(0, len(each), AT_ONCE)
-            ]
-            if len(commands) >= AT_ONCE:
-                await self._pipe.run(commands)
-                commands = []
+            while each:
+                commands.append(ADD.on(self._key(key), *self._given, *each[:room]))
+                each, room = each[room:], room - len(each[:room])
+                if room == 0:
+                    await self._pipe.run(commands)
+                    commands, room = [], AT_ONCE
         await self._pipe.run(commands)
 
     async def replace(self, logs: Iterable[tuple[str, bytes]]) -> None:
         ttl = self._given[3]
-        await self._pipe.run([("SET", self._key(key), log, "EX", ttl) for key, log in logs])
+        for key, log in logs:
+            await self._pipe.run([("SET", self._key(key), log, "EX", ttl)])
 
     async def reached(self) -> int | None:
         found = (await self._pipe.run([("GET", self._mark)]))[0]

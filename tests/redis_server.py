@@ -23,6 +23,8 @@ class RedisServer:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        # For tests about values, on a machine that may be too busy for the time-outs of service.
+        self.patient_url = f"{self.url}?socket_timeout=10"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

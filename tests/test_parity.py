@@ -52,8 +52,7 @@ def online(request: pytest.FixtureRequest) -> str:
     if request.param == "memory":
         return "memory://"
     server: RedisServer = request.getfixturevalue("redis_server")
-    # More patience than in service: this test is about values, and its machine may be busy.
-    return f"{server.url}?socket_timeout=10"
+    return server.patient_url
 
 
 def test_fifty_thousand_transactions_see_live_what_the_batch_sees(

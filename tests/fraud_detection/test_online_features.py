@@ -165,7 +165,7 @@ def empty(request: pytest.FixtureRequest) -> Iterator[Callable[[Layout], Logs]]:
     server: RedisServer = request.getfixturevalue("redis_server")
     # The law is about values: a machine that is busy with other tests is no reason to give a server up.
     request.getfixturevalue("monkeypatch").setattr(redis_pipe, "TIMEOUT", 10.0)
-    pipe = RedisPipe(server.url, online_redis.SCRIPTS)
+    pipe = RedisPipe(server.patient_url, online_redis.SCRIPTS)
 
     def of(layout: Layout) -> Logs:
         with server.client() as client:
@@ -191,7 +191,7 @@ def test_whatever_is_declared_a_row_is_equal_to_the_batch_or_told_to_be_cut(
     empty: Callable[[Layout], Logs], world: tuple[Declaration, pl.DataFrame, list[tuple[str, int]], int]
 ) -> None:
     declared, table, steps, most = world
-    of = layout(DATA, declared, most if empty is Memory else MOST)
+    of = layout(DATA, declared, most)
     live = OnlineFeatures(DATA, declared, of, empty(of))
     different, cut = differences(live, table, steps, declared)
     assert different == []

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops import redis_pipe
 from mlops.errors import BadConfiguration, OutOfSpace, StorageFailed, Unreachable
 from mlops.online import Ask, Layout, Logs, Memory
 from mlops.online_redis import SCRIPTS, Lost, Redis
@@ -33,7 +34,7 @@ def make(request: pytest.FixtureRequest) -> Iterator[Callable[[Layout], Logs]]:
         yield Memory
         return
     server: RedisServer = request.getfixturevalue("redis_server")
-    pipe = RedisPipe(server.url, SCRIPTS)
+    pipe = RedisPipe(server.patient_url, SCRIPTS)
 
     def empty(layout: Layout) -> Logs:
         with server.client() as client:
@@ -113,8 +114,10 @@ def test_a_log_holds_no_more_than_it_may_and_the_first_to_come_go(make: Callable
     assert [time for time, _ in records(found[0])] == [3, 4, 5, 6]
 
 
-def test_a_full_log_lets_the_oldest_go_and_never_what_came_first_but_happened_last() -> None:
-    logs = Memory(Layout("order", 16, keep=30, most=4))
+def test_a_full_log_lets_the_oldest_go_and_never_what_came_first_but_happened_last(
+    make: Callable[[Layout], Logs],
+) -> None:
+    logs = make(Layout("order", 16, keep=30, most=4))
     for time in (100, 71, 72, 73, 74):
         found = run(logs.exchange([Ask("a", record(time))]))
     assert [time for time, _ in records(found[0])] == [100, 72, 73, 74]
@@ -123,25 +126,45 @@ def test_a_full_log_lets_the_oldest_go_and_never_what_came_first_but_happened_la
 
 
 def test_both_kinds_trim_at_the_same_moments(redis_server: RedisServer) -> None:
-    pipe = RedisPipe(redis_server.url, SCRIPTS)
-    layout = Layout("same", 16, keep=100, most=300)
-    shared, own = Redis(pipe, layout), Memory(layout)
-    run(shared.reach(0))
-    for number in range(400):
-        ask = [Ask("a", record((number * 37) % 500, number))]
-        assert run(shared.exchange(ask)) == run(own.exchange(ask))
+    pipe = RedisPipe(redis_server.patient_url, SCRIPTS)
+    for layout in (Layout("old", 16, keep=100, most=300), Layout("full", 16, keep=10_000, most=80)):
+        shared, own = Redis(pipe, layout), Memory(layout)
+        run(shared.reach(0))
+        for number in range(400):
+            ask = [Ask("a", record((number * 37) % 500, number))]
+            assert run(shared.exchange(ask)) == run(own.exchange(ask))
+    pipe.close()
+
+
+def test_many_records_are_filled_in_pieces_and_none_is_missing(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_pipe, "TIMEOUT", 10.0)
+    pipe = RedisPipe(redis_server.patient_url, SCRIPTS)
+    layout = Layout("much", 96, keep=10**12, most=4_096)
+    logs = Redis(pipe, layout)
+
+    def each(count: int) -> list[bytes]:
+        return [record(999_983 * number, number) + bytes(80) for number in range(count)]
+
+    run(logs.reach(0))
+    run(logs.fill([(str(key), b"".join(each(40))) for key in range(500)] + [("hot", b"".join(each(6_000)))]))
+    found = run(logs.exchange([Ask("hot", each(6_001)[-1]), Ask("7", b"")]))
+    assert 4_096 <= len(found[0]) // 96 <= 4_096 + 512
+    assert found[0].endswith(each(6_001)[-1])
+    assert found[1] == b"".join(each(40))
     pipe.close()
 
 
 @pytest.fixture
 def pipe(redis_server: RedisServer) -> Iterator[RedisPipe]:
-    pipe = RedisPipe(redis_server.url, SCRIPTS)
+    pipe = RedisPipe(redis_server.patient_url, SCRIPTS)
     yield pipe
     pipe.close()
 
 
 def test_many_who_write_to_one_key_at_once_lose_nothing(redis_server: RedisServer) -> None:
-    pipes = [RedisPipe(redis_server.url, SCRIPTS) for _ in range(4)]
+    pipes = [RedisPipe(redis_server.patient_url, SCRIPTS) for _ in range(4)]
     layout = Layout("busy", 16, keep=10**9, most=10_000)
 
     async def write(number: int) -> None:
@@ -188,17 +211,25 @@ def test_a_server_that_was_killed_is_unreachable_at_once_and_then_lost(
     assert run(logs.reached()) is None
 
 
-def test_a_server_that_hangs_is_given_up_within_its_time(redis_server: RedisServer, pipe: RedisPipe) -> None:
-    logs = Redis(pipe, LAYOUT)
+@pytest.fixture
+def hasty(redis_server: RedisServer) -> Iterator[RedisPipe]:
+    """A pipe that gives up soon, though not as soon as in service."""
+    pipe = RedisPipe(f"{redis_server.url}?socket_timeout=0.3", SCRIPTS)
+    yield pipe
+    pipe.close()
+
+
+def test_a_server_that_hangs_is_given_up_within_its_time(redis_server: RedisServer, hasty: RedisPipe) -> None:
+    logs = Redis(hasty, LAYOUT)
     run(logs.reach(0))
     redis_server.freeze()
     with pytest.raises(Unreachable):
-        run(asyncio.wait_for(logs.exchange([Ask("a", record(1))]), 1))
+        run(asyncio.wait_for(logs.exchange([Ask("a", record(1))]), 5))
     redis_server.thaw()
 
 
-def test_after_a_reply_that_came_too_late_no_other_command_gets_it(redis_server: RedisServer, pipe: RedisPipe) -> None:
-    logs = Redis(pipe, LAYOUT)
+def test_after_a_reply_that_came_too_late_no_other_command_gets_it(redis_server: RedisServer, hasty: RedisPipe) -> None:
+    logs = Redis(hasty, LAYOUT)
     run(logs.reach(0))
     run(logs.fill([("a", record(1)), ("b", record(2))]))
     redis_server.freeze()
@@ -211,7 +242,7 @@ def test_after_a_reply_that_came_too_late_no_other_command_gets_it(redis_server:
 
 def test_a_full_server_says_so(redis_servers: Callable[..., RedisServer]) -> None:
     server = redis_servers("--maxmemory", "2mb", "--maxmemory-policy", "noeviction")
-    pipe = RedisPipe(server.url, SCRIPTS)
+    pipe = RedisPipe(server.patient_url, SCRIPTS)
     logs = Redis(pipe, Layout("big", 1024, keep=10**9, most=100_000))
     run(logs.reach(0))
     with pytest.raises(OutOfSpace):
@@ -222,7 +253,7 @@ def test_a_full_server_says_so(redis_servers: Callable[..., RedisServer]) -> Non
 
 def test_a_server_that_would_drop_keys_is_refused(redis_servers: Callable[..., RedisServer]) -> None:
     server = redis_servers("--maxmemory-policy", "allkeys-lru")
-    pipe = RedisPipe(server.url, SCRIPTS)
+    pipe = RedisPipe(server.patient_url, SCRIPTS)
     with pytest.raises(BadConfiguration, match="maxmemory-policy allkeys-lru"):
         pipe.check()
     pipe.close()
@@ -239,7 +270,7 @@ def test_scripts_that_the_server_forgot_are_given_again(redis_server: RedisServe
 
 
 def test_a_closed_pipe_takes_nothing_more(redis_server: RedisServer) -> None:
-    pipe = RedisPipe(redis_server.url, SCRIPTS)
+    pipe = RedisPipe(redis_server.patient_url, SCRIPTS)
     pipe.close()
     with pytest.raises(StorageFailed, match="closed"):
         run(Redis(pipe, LAYOUT).exchange([Ask("a", b"")]))
