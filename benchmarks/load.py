@@ -34,7 +34,7 @@ class _Connection(asyncio.Protocol):
         self._following, self._tally, self._closed = following, tally, closed
         self._received = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.WriteTransport) -> None:  # type: ignore[override]
         self._transport = transport
         self._send()
 
@@ -62,7 +62,6 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._began = time.perf_counter()
-        assert isinstance(self._transport, asyncio.WriteTransport)
         self._transport.write(request)
 
 

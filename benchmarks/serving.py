@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import socket
 import statistics
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -65,7 +66,9 @@ def start(folder: Path, stack: ExitStack) -> Iterator[tuple[str, tuple[int, str,
         port = stack.enter_context(running([*UVICORN, *app], folder, peer))
         yield name, (port, "/predict", lambda: row)
     uri = ["-m", "mlflow", "models", "serve", "-m", "models:/fraud_detection@production", "--env-manager", "local"]
-    tracking = {**home, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/var/mlflow.db"}
+    # MLflow looks for uvicorn on the path.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{home.get('PATH', '')}"
+    tracking = {**home, "PATH": path, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/var/mlflow.db"}
     yield MLFLOW, (stack.enter_context(running(uri, folder, tracking, "/ping")), "/invocations", lambda: rows)
     serve = ["-m", "modules.fraud_detection", "serve"]
     yield MEMORY, (stack.enter_context(running(serve, folder, home, "/ready")), "/predict", transactions("m"))
@@ -109,7 +112,8 @@ def running(command: list[str], folder: Path, environment: dict[str, str], path:
         wait(f"http://127.0.0.1:{port}{path}", process)
         yield port
     finally:
-        os.killpg(process.pid, 9)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
