@@ -2,53 +2,34 @@
 
 import contextlib
 import hashlib
-import secrets
-import sqlite3
 import struct
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from threading import Lock
-from typing import Any
+from types import NoneType
+from typing import Any, NoReturn
 
 import msgspec
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from mlops.errors import BadConfiguration, Damaged, MlopsError, OutOfSpace, StorageFailed, Unreachable
+from mlops.errors import Damaged, StorageFailed
+from mlops.journal_database import (
+    AT_ONCE,
+    FIRST_HASH,
+    database_of,
+    head_table,
+    identity,
+    is_cut,
+    is_taken,
+    journal_table,
+    open_engine,
+    translated,
+)
 
 PAGE = 1_000
-PATIENCE = 2
-"""Seconds to wait for a lock or a server."""
-FIRST_HASH = bytes(32)
-
-metadata = sa.MetaData()
-journal_table = sa.Table(
-    "journal",
-    metadata,
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
-    sa.Column("kind", sa.String(32), nullable=False),
-    sa.Column("id", sa.LargeBinary(16), nullable=False, unique=True),
-    sa.Column("about", sa.LargeBinary(16)),
-    sa.Column("at", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-)
-about_index = sa.Index(
-    "journal_about",
-    journal_table.c.about,
-    sqlite_where=journal_table.c.about.is_not(None),
-    postgresql_where=journal_table.c.about.is_not(None),
-)
-head_table = sa.Table(
-    "journal_head",
-    metadata,
-    sa.Column("one", sa.Integer, primary_key=True),
-    sa.Column("count", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("secret", sa.LargeBinary(32), nullable=False),
-)
+COLUMNS = journal_table.c
+TYPES = {(int, str, bytes, about, int, bytes, bytes) for about in (bytes, NoneType)}
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -87,60 +68,59 @@ class Journal:
     """A journal in a database. Several processes can append to one chain at once; one thread at a time in each."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._database = engine, database_of(engine)
         self._lock = Lock()
         self._writer: Any = None
-        self._begin = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "BEGIN"
-        head = sa.select(head_table.c.count, head_table.c.hash).with_for_update()
-        self._read_head = str(head.compile(dialect=engine.dialect))
-        mark = "?" if engine.dialect.name == "sqlite" else "%s"
-        columns = [column.name for column in journal_table.columns]
-        self._insert = f"INSERT INTO journal ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608 - fixed names
-        self._move_head = f"UPDATE journal_head SET count = {mark}, hash = {mark}"  # noqa: S608 - fixed names
+        self._latest: Head | None = None
 
     @property
     def secret(self) -> bytes:
         """32 random bytes that every process on this journal shares."""
-        return bytes(self._rows(sa.select(head_table.c.secret))[0].secret)
+        found = self._rows(sa.select(head_table.c.secret))
+        return bytes(found[0].secret) if found else _no_head()
 
     def append(self, entries: Sequence[Entry]) -> list[Kept]:
         """Write entries down in one transaction; when this returns they are on disk.
 
         An entry whose id is there already is not written; its row is given back instead. Raises `OutOfSpace`,
-        `Unreachable` or `Damaged`; then nothing was written, and the next call tries anew.
+        `Unreachable`, `Damaged` or `StorageFailed`; then the next call tries anew, and entries that are given again
+        are written once, also where the error hid that they had been.
         """
+        if not entries:
+            return []
         with self._lock:
             try:
-                return self._append_new(entries)
-            except (sqlite3.IntegrityError, psycopg.errors.UniqueViolation):
-                self._give_up()
+                try:
+                    return self._write(entries, look=self._writer is None)
+                except Exception as error:
+                    # Others wrote meanwhile, an id is there, or the connection was lost and may have written or not.
+                    if is_taken(error):
+                        self._writer.rollback()
+                    elif is_cut(error):
+                        self._give_up()
+                    else:
+                        raise
+                    return self._write(entries, look=True)
             except Exception as error:
                 self._give_up()
-                raise _translated(error, self._engine.url) from error
-            try:
-                return self._append_some(entries)
-            except Exception as error:
-                self._give_up()
-                raise _translated(error, self._engine.url) from error
+                raise translated(error, self._engine.url) from error
 
     def find(self, id_: bytes) -> Row | None:
         """Return the row of an id, if there is one."""
-        rows = self._rows(sa.select(journal_table).where(journal_table.c.id == id_))
-        return _row(rows[0]) if rows else None
+        return next(iter(self.find_all([id_])), None)
 
     def find_all(self, ids: Collection[bytes]) -> list[Row]:
         """Return the rows of those ids that there are."""
-        return [_row(row) for row in self._rows(sa.select(journal_table).where(journal_table.c.id.in_(ids)))]
+        return self._where(COLUMNS.id, ids)
 
     def about(self, ids: Collection[bytes]) -> list[Row]:
         """Return the rows that speak of any of the ids, in their order."""
-        chosen = sa.select(journal_table).where(journal_table.c.about.in_(ids)).order_by(journal_table.c.sequence)
-        return [_row(row) for row in self._rows(chosen)]
+        return sorted(self._where(COLUMNS.about, ids), key=lambda row: row.sequence)
 
     def page(self, after: int) -> list[Row]:
         """Return the next rows after a sequence number, at most 1,000."""
-        later = sa.select(journal_table).where(journal_table.c.sequence > after)
-        return [_row(row) for row in self._rows(later.order_by(journal_table.c.sequence).limit(PAGE))]
+        later = sa.select(journal_table).where(COLUMNS.sequence > after)
+        return [_row(row) for row in self._rows(later.order_by(COLUMNS.sequence).limit(PAGE))]
 
     def since(self, sequence: int) -> Iterator[Row]:
         """Give all rows after a sequence number."""
@@ -148,163 +128,154 @@ class Journal:
             yield from rows
             sequence = rows[-1].sequence
 
+    def between(self, start: int, end: int) -> Iterator[Row]:
+        """Give the rows whose `at` is from `start` to before `end` (microseconds UTC), in their order."""
+        inside = sa.and_(COLUMNS.at >= start, COLUMNS.at < end)
+        first, last = self._rows(sa.select(sa.func.min(COLUMNS.sequence), sa.func.max(COLUMNS.sequence)).where(inside))[
+            0
+        ]
+        # Times stand nearly in the order of the chain, so there is little between first and last to pass over.
+        for row in self.since(first - 1) if first is not None else ():
+            if row.sequence > last:
+                break
+            if start <= row.entry.at < end:
+                yield row
+
+    def next_at(self, at: int) -> int | None:
+        """Return the earliest `at` of any row that is not before this one, if there is one."""
+        found: int | None = self._rows(sa.select(sa.func.min(COLUMNS.at)).where(COLUMNS.at >= at))[0][0]
+        return found
+
     def head(self) -> Head:
         """Tell how long the chain is."""
-        count, hash_ = self._rows(sa.select(head_table.c.count, head_table.c.hash))[0]
-        return Head(count, bytes(hash_))
+        return _head(next(iter(self._rows(sa.select(head_table.c.count, head_table.c.hash))), None))
 
     def verify(self) -> Head:
         """Walk the whole chain. Raises `Damaged`, naming the first row that is not what was written."""
-        head, hash_, place = self.head(), FIRST_HASH, 0
-        for row in self.since(-(2**62)):
+        head, hash_, place, last = self.head(), FIRST_HASH, 0, "its beginning"
+        for row in self.since(0):
             if place == head.count:
                 break
             place += 1
-            named = f"row {row.sequence} of the journal (id {row.entry.id.hex()})"
+            named = _named(row.sequence, row.entry.id)
             if row.sequence != place:
                 raise Damaged(f"row {place} of the journal is missing: after it comes {named}; restore the journal")
             hash_ = _chained(hash_, place, row.entry)
             if row.hash != hash_:
                 raise Damaged(f"{named} is not what was written; restore the journal")
-        if place != head.count or hash_ != head.hash:
-            raise Damaged(
-                f"the journal ends with row {place} and had {head.count}: row {min(place, head.count) + 1} is missing "
-                "or was added; restore the journal"
-            )
+            last = named
+        if place < head.count:
+            raise Damaged(f"row {place + 1} of the journal is missing, of {head.count}; restore the journal")
+        self._check_outside()
+        if hash_ != head.hash:
+            raise Damaged(f"the journal's head does not fit {last}: one of them was changed; restore the journal")
         return head
 
     def close(self) -> None:
         """Let go of the database."""
         with self._lock:
             self._give_up()
-        self._engine.dispose()
 
-    def _append_new(self, entries: Sequence[Entry]) -> list[Kept]:
-        """Write entries that are all new, as nearly all are; the database refuses an id that is there."""
-        cursor = self._cursor()
-        cursor.execute(self._begin)
-        cursor.execute(self._read_head)
-        count, hash_ = cursor.fetchone()
-        rows, kept = [], []
-        for entry in entries:
-            count += 1
-            hash_ = _chained(hash_, count, entry)
-            rows.append((count, entry.kind, entry.id, entry.about, entry.at, entry.body, hash_))
-            kept.append(Kept(Row(entry, count, hash_), True))
-        cursor.executemany(self._insert, rows)
-        cursor.execute(self._move_head, (count, hash_))
-        cursor.execute("COMMIT")
-        return kept
+    def _write(self, entries: Sequence[Entry], look: bool) -> list[Kept]:
+        """Write the entries that are new: all, as nearly always, or else those that a look does not find.
 
-    def _append_some(self, entries: Sequence[Entry]) -> list[Kept]:
-        """Write the entries whose ids are new, under the lock that keeps others from writing them meanwhile."""
-        cursor = self._cursor()
-        cursor.execute(self._begin)
-        cursor.execute(self._read_head)
-        count, hash_ = cursor.fetchone()
-        chosen = sa.select(journal_table).where(journal_table.c.id.in_({entry.id for entry in entries}))
-        known = {row.id: Kept(_row(row), False) for row in self._rows(chosen)}
-        rows, kept = [], []
-        for entry in entries:
-            if entry.id not in known:
-                count += 1
-                hash_ = _chained(hash_, count, entry)
-                rows.append((count, entry.kind, entry.id, entry.about, entry.at, entry.body, hash_))
-                kept.append(Kept(Row(entry, count, hash_), True))
-                known[entry.id] = Kept(kept[-1].row, False)
-            else:
-                kept.append(known[entry.id])
-        if rows:
-            cursor.executemany(self._insert, rows)
-            cursor.execute(self._move_head, (count, hash_))
-        cursor.execute("COMMIT")
-        return kept
-
-    def _cursor(self) -> Any:
+        Without a look the chain goes on from where this process left it, in one statement; the database refuses it when
+        another process went on meanwhile.
+        """
         if self._writer is None:
             self._writer = self._engine.raw_connection()
-        return self._writer.cursor()
+        self._check_file()
+        begun = look or self._latest is None or len(entries) > AT_ONCE
+        # A cursor that is left open would keep what was begun alive, also where the connection is given up.
+        with contextlib.closing(self._writer.cursor()) as cursor:
+            if begun:
+                cursor.execute(self._database.begin)
+            if look or self._latest is None:
+                cursor.execute(self._database.read_head)
+                self._latest = _head(cursor.fetchone())
+            head, rows, kept = self._latest, [], []
+            # Looked for under the lock of the head, which keeps others from writing them meanwhile.
+            known = {row.entry.id: row for row in self.find_all({entry.id for entry in entries})} if look else {}
+            for entry in entries:
+                fresh = entry.id not in known
+                if fresh:
+                    head = Head(head.count + 1, _chained(head.hash, head.count + 1, entry))
+                    rows.append((head.count, entry.kind, entry.id, entry.about, entry.at, entry.body, head.hash))
+                    known[entry.id] = Row(entry, head.count, head.hash)
+                kept.append(Kept(known[entry.id], fresh))
+            for start in range(0, len(rows), AT_ONCE):
+                self._database.insert(cursor, rows[start : start + AT_ONCE])
+            if begun:
+                cursor.execute("COMMIT")
+        self._latest = head
+        return kept
+
+    def _check_file(self) -> None:
+        """A file that was removed can still be written to, and nobody would ever read it."""
+        file = self._database.file
+        if file is not None and identity(file) != self._writer.info["file"]:
+            raise StorageFailed(f"the journal {file} was removed or replaced while in use; put it back or restart")
 
     def _give_up(self) -> None:
-        """Leave what was begun, and the connection, behind."""
+        """Leave what was begun, and all connections, behind."""
         if self._writer is not None:
             with contextlib.suppress(Exception):
                 self._writer.invalidate()
             self._writer = None
+        self._latest = None
+        self._engine.dispose()
+
+    def _check_outside(self) -> None:
+        """Rows before the first or after the last, looked for in one statement: it sees no half of an append."""
+        end = sa.select(head_table.c.count).scalar_subquery()
+        outside = sa.select(COLUMNS.sequence, COLUMNS.id).where(sa.or_(COLUMNS.sequence < 1, COLUMNS.sequence > end))
+        for sequence, id_ in self._rows(outside.order_by(COLUMNS.sequence).limit(1)):
+            raise Damaged(f"{_named(sequence, id_)} was added outside the chain; restore the journal")
+
+    def _where(self, column: sa.Column[Any], ids: Collection[bytes]) -> list[Row]:
+        found: list[Row] = []
+        wanted = list(ids)
+        # A database takes some ten thousand values in a statement.
+        for start in range(0, len(wanted), PAGE):
+            chosen = sa.select(journal_table).where(column.in_(wanted[start : start + PAGE]))
+            found += [_row(row) for row in self._rows(chosen)]
+        return found
 
     def _rows(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         try:
             with self._engine.connect() as connection:
                 return connection.execute(statement).all()
         except SQLAlchemyError as error:
-            raise _translated(error, self._engine.url) from error
+            raise translated(error, self._engine.url) from error
 
 
 def connect(url: str) -> Journal:
     """Open the journal at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`, and make what is missing."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = URL.create("none")
-    if parsed.drivername not in ("sqlite", "postgresql", "postgresql+psycopg") or not parsed.database:
-        raise BadConfiguration(
-            "platform.journal is no journal's URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-        )
-    engine = _sqlite(parsed) if parsed.drivername == "sqlite" else _postgresql(parsed)
-    try:
-        with engine.connect() as connection:
-            _make_tables(connection)
-    except SQLAlchemyError as error:
-        raise _translated(error, parsed) from error
-    return Journal(engine)
-
-
-def _make_tables(connection: sa.Connection) -> None:
-    """Make what is missing; of several processes that do it at once, one does."""
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        connection.exec_driver_sql("BEGIN")
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(710215)")
-    metadata.create_all(connection)
-    if connection.execute(sa.select(head_table)).first() is None:
-        first = {"one": 1, "count": 0, "hash": FIRST_HASH, "secret": secrets.token_bytes(32)}
-        connection.execute(head_table.insert().values(first))
-    connection.exec_driver_sql("COMMIT")
-
-
-def _sqlite(url: URL) -> Engine:
-    try:
-        Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageFailed(f"cannot use the folder of {url.database} for the journal: {error.strerror}") from None
-    waiting = {"timeout": PATIENCE, "check_same_thread": False}
-    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", connect_args=waiting)
-
-    @sa.event.listens_for(engine, "connect")
-    def _prepare(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        # A checkpoint stops the commit that it falls into for some milliseconds: let few commits meet one.
-        connection.execute("PRAGMA wal_autocheckpoint=8000")
-
-    return engine
-
-
-def _postgresql(url: URL) -> Engine:
-    limits = f"-c statement_timeout={PATIENCE}s -c lock_timeout={PATIENCE}s"
-    return sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-        pool_pre_ping=True,
-        connect_args={"connect_timeout": PATIENCE, "options": limits},
-    )
+    return Journal(open_engine(url))
 
 
 def _row(found: sa.Row[Any]) -> Row:
-    about = None if found.about is None else bytes(found.about)
-    entry = Entry(found.kind, bytes(found.id), bytes(found.body), found.at, about)
-    return Row(entry, found.sequence, bytes(found.hash))
+    sequence, kind, id_, about, at, body, hash_ = found
+    # SQLite puts any type into any column.
+    if (int, type(kind), type(id_), type(about), type(at), type(body), type(hash_)) not in TYPES:
+        raise Damaged(f"{_named(sequence, id_)} is not what was written; restore the journal")
+    return Row(Entry(kind, id_, body, at, about), sequence, hash_)
+
+
+def _head(found: Any) -> Head:
+    match found:
+        case (int(count), bytes(hash_)):
+            return Head(count, hash_)
+        case _:
+            return _no_head()
+
+
+def _no_head() -> NoReturn:
+    raise Damaged("the journal has lost its head; restore it")
+
+
+def _named(sequence: int, id_: object) -> str:
+    return f"row {sequence} of the journal (id {id_.hex() if isinstance(id_, bytes) else 'unreadable'})"
 
 
 def _chained(previous: bytes, sequence: int, entry: Entry) -> bytes:
@@ -312,18 +283,3 @@ def _chained(previous: bytes, sequence: int, entry: Entry) -> bytes:
     kind, about = entry.kind.encode(), entry.about or b""
     head = struct.pack(">qqqqqq", sequence, entry.at, len(kind), len(entry.id), len(about), len(entry.body))
     return hashlib.sha256(b"".join((previous, head, kind, entry.id, about, entry.body))).digest()
-
-
-def _translated(error: Exception, url: URL) -> MlopsError:
-    """Turn a database's complaint into ours; the URL is shown without its password."""
-    if isinstance(error, MlopsError):
-        return error
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    where = url.render_as_string(hide_password=True)
-    if isinstance(getattr(error, "orig", error), psycopg.errors.DiskFull) or "disk is full" in text:
-        return OutOfSpace(f"no space is left for the journal {where}; make room, nothing was lost")
-    if "malformed" in text or "not a database" in text:
-        return Damaged(f"the journal {where} is damaged: {text}; restore it")
-    if "locked" in text or isinstance(getattr(error, "orig", error), psycopg.OperationalError):
-        return Unreachable(f"the journal {where} does not answer: {text}")
-    return StorageFailed(f"the journal {where} failed: {text}")

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mlops import journal
-from mlops.journal import Journal
+from mlops.journal import Entry, Journal, Kept
 from mlops.online_redis import SCRIPTS
 from mlops.redis_pipe import RedisPipe
 from mlops.registry import PRODUCTION
@@ -169,22 +169,22 @@ def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finishe
 
 def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of(finished, tmp_path)
-    limited: list[Journal] = []
-    real = Journal._cursor
+    full = threading.Event()
+    real = Journal._write
 
-    def small(self: Journal) -> Any:
-        cursor = real(self)
-        cursor.execute(f"PRAGMA max_page_count = {20 if limited else 2**30}")
-        return cursor
+    def small(self: Journal, entries: Sequence[Entry], look: bool) -> list[Kept]:
+        self._writer = self._writer or self._engine.raw_connection()
+        self._writer.cursor().execute(f"PRAGMA max_page_count = {20 if full.is_set() else 2**30}")
+        return real(self, entries, look)
 
-    monkeypatch.setattr(Journal, "_cursor", small)
+    monkeypatch.setattr(Journal, "_write", small)
     with serving(settings) as client:
         assert client.post("/predict", transaction("room")).status == 200
-        limited.append(None)  # type: ignore[arg-type]
+        full.set()
         statuses = [client.post("/predict", transaction(f"full {number}")).status for number in range(300)]
         assert statuses[-1] == 503
         assert set(statuses) == {200, 503}
-        limited.clear()
+        full.clear()
         assert client.post("/predict", transaction("room again")).status == 200
         answered = 2 + statuses.count(200)
     kept = journal.connect(settings.platform.journal)

@@ -4,8 +4,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from mlops import journal, journal_export, objects
+from mlops.errors import Damaged
 from mlops.journal import Entry
 
 
@@ -33,4 +35,40 @@ def test_the_rows_of_a_day_are_written_and_those_of_others_are_not(tmp_path: Pat
         assert path.read_bytes() == data
     assert journal_export.write(kept, store, date(2025, 1, 1)) is None
     assert store.list("monitoring") == [key]
+    assert list(journal_export.days(kept)) == [date(2026, 1, 30), date(2026, 1, 31), date(2026, 2, 1)]
+    kept.close()
+
+
+def test_a_day_of_many_pages_is_whole_whatever_the_order_of_its_times(database: str, tmp_path: Path) -> None:
+    kept, noon = journal.connect(database), at("2026-01-31T12:00:00")
+    assert list(journal_export.days(kept)) == []
+    moments = [noon + (-1) ** number * number * 25_000_000 for number in range(2_500)]
+    kept.append([Entry("decision", n.to_bytes(16, "big"), b'{"n":%d}' % n, moment) for n, moment in enumerate(moments)])
+    store = objects.connect(f"file://{tmp_path}/var")
+    found = []
+    for day in journal_export.days(kept):
+        key = journal_export.write(kept, store, day)
+        assert key is not None
+        with store.download(key) as path:
+            first = path.read_bytes()
+            found.append(pl.read_parquet(path))
+        assert found[-1]["at"].dt.date().unique().to_list() == [day]
+        assert found[-1]["sequence"].is_sorted()
+        journal_export.write(kept, store, day)
+        with store.download(key) as path:
+            assert path.read_bytes() == first
+    table = pl.concat(found).sort("sequence")
+    assert table["sequence"].to_list() == list(range(1, 2_501))
+    assert table["at"].to_physical().to_list() == moments
+    assert table["hash"][-1] == kept.verify().hash.hex()
+    kept.close()
+
+
+def test_a_body_that_is_no_text_is_named_and_nothing_is_stored(tmp_path: Path) -> None:
+    kept = journal.connect(f"sqlite:///{tmp_path}/journal.db")
+    kept.append([Entry("decision", bytes(16), b"\xff", at("2026-01-31T12:00:00"))])
+    store = objects.connect(f"file://{tmp_path}/var")
+    with pytest.raises(Damaged, match="row 1 of the journal .*not text"):
+        journal_export.write(kept, store, date(2026, 1, 31))
+    assert store.list("monitoring") == []
     kept.close()
