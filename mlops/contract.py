@@ -43,9 +43,9 @@ class Record(msgspec.Struct, frozen=True):
 
     key: str
     digest: str
-    row: dict[str, Any]
-    seen: list[float | str | None]
-    said: dict[str, Any]
+    row: Json
+    seen: Sequence[float | str | None]
+    said: Json
     model: Stamp
     took: int
     degraded: bool

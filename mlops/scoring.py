@@ -18,8 +18,10 @@ from mlops.journal import Entry, Kept, Row
 DECISION, LABEL = "decision", "label"
 PRODUCTION = "production"
 UNAVAILABLE = 503
-AT_WORK = 1
-"""Batches that are decided at once: what comes meanwhile is decided together in the next, with one commit for all."""
+AT_WORK = 2
+"""Batches at once: while one is being written, the next is decided."""
+FORGETS = 0.98
+"""What is usually under way is forgotten by so much with each batch."""
 CONFLICT = 409
 
 encode = msgspec.json.Encoder().encode
@@ -38,6 +40,7 @@ class Decided(NamedTuple):
 
 
 Outcome = Decided | Refused
+Told = Callable[[list[Outcome]], None]
 Restore = Callable[[Sequence[Mapping[str, Any]], Sequence[Labelled]], Awaitable[None]]
 
 
@@ -93,11 +96,11 @@ class Clock:
 
 
 class Unit(NamedTuple):
-    """Bodies that came in one call, when, and who waits for their outcomes."""
+    """Bodies that came in one call, when, and who is told their outcomes."""
 
     bodies: Sequence[bytes | msgspec.Raw]
     arrived: float
-    future: "asyncio.Future[list[Outcome]]"
+    told: Told
 
 
 class Scorer:
@@ -111,6 +114,7 @@ class Scorer:
         self._clock, self._watchers, self._shared = clock, watchers, shared
         self._sharing: set[asyncio.Task[None]] = set()
         self._waiting: list[Unit] = []
+        self._scheduled, self._queued, self._under_way, self._usual = False, 0, 0, 0.0
         self._past = ""
         self._deciding = 0
         self._switching = asyncio.Lock()
@@ -119,12 +123,17 @@ class Scorer:
 
     async def decide(self, bodies: Sequence[bytes | msgspec.Raw]) -> list[Outcome]:
         """Decide requests in order, one outcome each; an answer is in the journal before it is given."""
-        loop = asyncio.get_running_loop()
-        unit = Unit(bodies, time.perf_counter(), loop.create_future())
-        if not self._waiting and len(self._running) < AT_WORK:
-            loop.call_soon(self._start)
-        self._waiting.append(unit)
-        return await unit.future
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self.submit(bodies, lambda outcomes: None if future.done() else future.set_result(outcomes))
+        return await future
+
+    def submit(self, bodies: Sequence[bytes | msgspec.Raw], told: Told) -> None:
+        """Decide requests like `decide`, and hand the outcomes to `told` on the loop: the way without a task."""
+        self._waiting.append(Unit(bodies, time.perf_counter(), told))
+        self._queued += len(bodies)
+        self._under_way += len(bodies)
+        self._usual = max(self._usual, self._under_way)
+        self._schedule()
 
     async def find(self, id_: bytes) -> tuple[Record, Sequence[Fact]]:
         """Return a decision and the labels known of it. Raises `NotFound`."""
@@ -200,17 +209,29 @@ class Scorer:
             await asyncio.gather(*self._running, return_exceptions=True)
             await asyncio.sleep(0)
 
+    def _schedule(self) -> None:
+        """Begin the next batch, once all that has arrived by now is in it, if it is time for one.
+
+        While nothing is under way it always is. While one batch is being written, the next begins when it has half of
+        what usually is under way: two batches of half the size keep both the loop and the disk busy, and smaller ones
+        would only cost more. After a failure nothing is decided beside anything else.
+        """
+        beside = len(self._running) < AT_WORK and not self._unsure and AT_WORK * self._queued >= self._usual
+        if self._waiting and not self._scheduled and (beside or not self._running):
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
     def _start(self) -> None:
-        """Decide what waits, all together; what comes meanwhile waits for the next go."""
-        units, self._waiting = self._waiting, []
+        self._scheduled = False
+        units, self._waiting, self._queued = self._waiting, [], 0
+        self._usual = max(self._usual * FORGETS, self._under_way)
         task = asyncio.get_running_loop().create_task(self._run(units))
         self._running.add(task)
         task.add_done_callback(self._next)
 
     def _next(self, done: asyncio.Task[None]) -> None:
         self._running.discard(done)
-        if self._waiting:
-            self._start()
+        self._schedule()
 
     async def _run(self, units: Sequence[Unit]) -> None:
         bodies = [body for unit in units for body in unit.bodies]
@@ -218,6 +239,7 @@ class Scorer:
             outcomes = await self._decide(bodies, units[0].arrived)
         except Exception as error:
             outcomes = [_unavailable(error)] * len(bodies)
+        self._under_way -= len(bodies)
         done, place, seconds = time.perf_counter(), 0, []
         for unit in units:
             seconds += [done - unit.arrived] * len(unit.bodies)
@@ -226,8 +248,7 @@ class Scorer:
         for unit in units:
             mine = outcomes[place : place + len(unit.bodies)]
             place += len(unit.bodies)
-            if not unit.future.done():
-                unit.future.set_result(mine)
+            unit.told(mine)
 
     async def _decide(self, bodies: Sequence[bytes | msgspec.Raw], arrived: float) -> list[Outcome]:
         awake, now = self._current(), self._clock.now()
@@ -252,6 +273,8 @@ class Scorer:
     async def _fresh(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
         if awake.predictor.past != self._past:
             await self._switch(awake.predictor)
+        if self._unsure:
+            await self._settle()
         self._deciding += 1
         try:
             return await self._judge(awake, requests, now, arrived)
@@ -259,8 +282,12 @@ class Scorer:
             self._deciding -= 1
 
     async def _judge(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
+        failures = self._journal.failures
+        if self._shared is None:
+            answers = await awake.predictor.predict(requests)
+            return await self._write(awake, requests, answers, now, arrived, failures)
         # What other workers said is asked for in the same round trip as the past; nearly all is new.
-        given, answers = await asyncio.gather(self._given(requests), awake.predictor.predict(requests))
+        given, answers = await asyncio.gather(self._given(self._shared, requests), awake.predictor.predict(requests))
         news = [place for place, body in enumerate(given) if body is None]
         outcomes = {
             place: await self._as_given(awake.predictor, requests[place], self.id(requests[place].key), body)
@@ -269,38 +296,34 @@ class Scorer:
         }
         if news:
             asked, said = [requests[place] for place in news], [answers[place] for place in news]
-            outcomes.update(zip(news, await self._write(awake, asked, said, now, arrived), strict=True))
+            outcomes.update(zip(news, await self._write(awake, asked, said, now, arrived, failures), strict=True))
         return [outcomes[place] for place in range(len(requests))]
 
     async def _write(
-        self, awake: Awake, requests: list[Request], answers: list[Answer], now: int, arrived: float
+        self, awake: Awake, requests: list[Request], answers: list[Answer], now: int, arrived: float, failures: int
     ) -> list[Outcome]:
         stamp = self._stamp(awake)
         took = round((time.perf_counter() - arrived) * 1e6)
         records = [
-            Record(asked.key, asked.digest, dict(asked.row), list(got.seen), dict(got.said), stamp, took, got.degraded)
+            Record(asked.key, asked.digest, asked.row, got.seen, got.said, stamp, took, got.degraded)
             for asked, got in zip(requests, answers, strict=True)
         ]
         entries = [Entry(DECISION, self.id(record.key), encode(record), now) for record in records]
         try:
-            kept = await self._journal.keep(entries)
-        except StorageFailed:
+            kept = await self._journal.keep(entries, failures)
+        except MlopsError:
             self._unsure += [(awake.predictor, request) for request in requests]
             raise
-        if self._unsure:
-            await self._settle()
-        self._share({request.key: one.row.entry.body for request, one in zip(requests, kept, strict=True)})
-        return [
-            await self._outcome(awake.predictor, request, record, one)
-            for request, record, one in zip(requests, records, kept, strict=True)
-        ]
-
-    async def _outcome(self, predictor: Predictor, request: Request, record: Record, kept: Kept) -> Outcome:
-        entry = kept.row.entry
-        if kept.fresh:
-            self._answers.put(request.key, entry.body)
-            return Decided(entry.id, record, False)
-        return await self._as_given(predictor, request, entry.id, entry.body)
+        self._share(requests, kept)
+        outcomes: list[Outcome] = []
+        for request, record, one in zip(requests, records, kept, strict=True):
+            entry = one.row.entry
+            if one.fresh:
+                self._answers.put(request.key, entry.body)
+                outcomes.append(Decided(entry.id, record, False))
+            else:
+                outcomes.append(await self._as_given(awake.predictor, request, entry.id, entry.body))
+        return outcomes
 
     async def _as_given(self, predictor: Predictor, request: Request, id_: bytes, body: bytes) -> Outcome:
         """Give the answer that was given before, or refuse a request that only has its id."""
@@ -313,18 +336,18 @@ class Scorer:
             await predictor.restore([decode_record(body).row])
             return refused
 
-    async def _given(self, requests: Sequence[Request]) -> Sequence[bytes | None]:
+    async def _given(self, shared: Shared, requests: Sequence[Request]) -> Sequence[bytes | None]:
         """What other workers answered; nothing where that cannot be asked, for the journal will tell."""
-        if self._shared is not None:
-            try:
-                return await self._shared.get([request.key for request in requests])
-            except StorageFailed:
-                self._cache_failed()
-        return [None] * len(requests)
+        try:
+            return await shared.get([request.key for request in requests])
+        except StorageFailed:
+            self._cache_failed()
+            return [None] * len(requests)
 
-    def _share(self, bodies: Mapping[str, bytes]) -> None:
+    def _share(self, requests: Sequence[Request], kept: Sequence[Kept]) -> None:
         """Let other workers know, beside the answer and never before it."""
         if self._shared is not None:
+            bodies = {request.key: one.row.entry.body for request, one in zip(requests, kept, strict=True)}
             task = asyncio.get_running_loop().create_task(self._put(self._shared, bodies))
             self._sharing.add(task)
             task.add_done_callback(self._sharing.discard)
@@ -362,11 +385,12 @@ class Scorer:
         return [Labelled(decode_record(row.entry.body).row, facts[row.entry.id]) for row in decisions]
 
     async def _settle(self) -> None:
-        """Once the journal answers again: take out of the past what it does not hold."""
-        unsure, self._unsure = self._unsure, []
-        for predictor, request in unsure:
+        """Before anything is decided after a failure: take out of the past what the journal does not hold."""
+        while self._unsure:
+            predictor, request = self._unsure[0]
             if await asyncio.to_thread(self._journal.journal.find, self.id(request.key)) is None:
                 await predictor.forget([request])
+            self._unsure.pop(0)
 
     async def _of_that_day(self, record: Record) -> Predictor:
         current = self._versions.current

@@ -1,4 +1,7 @@
-"""The HTTP face of a scorer: routes, limits, keys, errors. Pure ASGI; FastAPI carries the routes that are not hot."""
+"""The HTTP face of a scorer: routes, limits, keys, errors. ASGI, with a short way for the routes that decide.
+
+FastAPI carries the routes that are not hot.
+"""
 
 import logging
 import time
@@ -11,15 +14,16 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from mlops.access import Access, Serving
+from mlops.connection import Answer, Head, Headers
 from mlops.errors import MlopsError, NotFound, Refused, StorageFailed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Sequence[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+NOTHING_HERE = NotFound("there is nothing here on this port")
 encode = msgspec.json.Encoder().encode
 log = logging.getLogger("serving")
 
@@ -43,6 +47,8 @@ class Reply(NamedTuple):
 
 
 Handle = Callable[[Call], Awaitable[Reply]]
+Begin = Callable[[Call, Callable[[Reply], None]], None]
+"""Answers a call by a callback, now or later, and may raise before."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Route:
     """One method of one path.
 
     `scope` is what a key must open; without one the route is open to all. `sheds` says that it may be refused under
-    overload. `counts` says that its handler counts its own answers.
+    overload. `counts` says that its handler counts its own answers. `begin` is the short way of a call without a query.
     """
 
     method: str
@@ -59,6 +65,7 @@ class Route:
     scope: str = ""
     sheds: bool = True
     counts: bool = False
+    begin: Begin | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,9 @@ class Door:
         guarded: Guarded | None = None,
     ) -> None:  # fmt: skip
         self._direct = {(route.method, route.path): route for route in routes if "{" not in route.path}
+        self._prompt = {
+            (route.method.encode(), route.path.encode()): (route, route.begin) for route in routes if route.begin
+        }
         self._limits, self._access = settings, Access(settings.keys, settings.requests_per_second)
         self._start, self._stop, self._told, self._guarded = start, stop, told, guarded
         self._carried = self._carrying(routes, title, document)
@@ -96,8 +106,8 @@ class Door:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        if self._guarded is not None and self._hidden(scope, self._guarded):
-            reply = refusal(NotFound("there is nothing here on this port"))
+        if self._hidden(scope["server"][1], scope["path"]):
+            reply = refusal(NOTHING_HERE)
         elif (route := self._direct.get((scope["method"], scope["path"]))) is not None:
             reply = await self._answer(route, "", scope, receive)
         else:
@@ -107,11 +117,40 @@ class Door:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
+    def takes(self, method: bytes, path: bytes, length: int) -> bool:
+        """Tell whether a request may come the short way."""
+        return (method, path) in self._prompt and length <= self._limits.max_body
+
+    def begin(self, head: Head, body: bytes, answer: Answer) -> None:
+        """Answer a request that came the short way."""
+        route, begin = self._prompt[head.method, head.path]
+        began = time.perf_counter()
+
+        def done(reply: Reply) -> None:
+            self._busy -= 1
+            lines = b"content-type: %b\r\ncontent-length: %d\r\n" % (reply.kind, len(reply.body))
+            if reply.headers:
+                lines += b"".join([b"%b: %b\r\n" % header for header in reply.headers])
+            answer(reply.status, lines, reply.body)
+
+        self._busy += 1
+        try:
+            if self._hidden(head.port, route.path):
+                raise NOTHING_HERE
+            _, accept = self._let_in(route, head.headers, head.port)
+            begin(Call(body, head.query, accept), done)
+        except Exception as error:
+            refused = refusal(error)
+            self._told(route.path, refused.status, time.perf_counter() - began)
+            done(refused)
+
     async def _answer(self, route: Route, rest: str, scope: Scope, receive: Receive) -> Reply:
         began = time.perf_counter()
         self._busy += 1
         try:
-            reply = await route.handle(await self._let_in(route, rest, scope, receive))
+            length, accept = self._let_in(route, scope["headers"], scope["server"][1])
+            body = await self._body(length, receive) if route.method == "POST" else b""
+            reply = await route.handle(Call(body, scope["query_string"], accept, rest))
             counted = route.counts
         except Exception as error:
             reply, counted = refusal(error), False
@@ -121,12 +160,13 @@ class Door:
             self._told(route.path, reply.status, time.perf_counter() - began)
         return reply
 
-    async def _let_in(self, route: Route, rest: str, scope: Scope, receive: Receive) -> Call:
+    def _let_in(self, route: Route, headers: Headers, port: int) -> tuple[int, bytes]:
+        """Hold a request's head against the limits and keys; return its length and what it accepts."""
         if route.sheds and self._busy > self._limits.max_waiting:
             raise Refused("too many requests are in work; ask again soon", status=503)
         accept = authorization = b""
         length = 0
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else 0
             elif name == b"authorization":
@@ -135,10 +175,9 @@ class Door:
                 accept = value
             elif name == b"content-encoding" and value.lower() != b"identity":
                 raise Refused("compressed bodies are not taken", status=415)
-        if route.scope and (self._guarded is None or scope["server"][1] != self._guarded.port):
+        if route.scope and (self._guarded is None or port != self._guarded.port):
             self._access.enter(authorization, route.scope)
-        body = await self._body(length, receive) if route.method == "POST" else b""
-        return Call(body, scope["query_string"], accept, rest)
+        return length, accept
 
     async def _body(self, length: int, receive: Receive) -> bytes:
         parts, size, more = [], length, True
@@ -153,8 +192,8 @@ class Door:
             raise Refused(f"the body has more than {self._limits.max_body} bytes", status=413)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _hidden(self, scope: Scope, guarded: Guarded) -> bool:
-        return bool(scope["server"][1] == guarded.port and scope["path"] not in guarded.paths)
+    def _hidden(self, port: int, path: str) -> bool:
+        return self._guarded is not None and port == self._guarded.port and path not in self._guarded.paths
 
     def _carrying(self, routes: Sequence[Route], title: str, document: Callable[[], dict[str, Any]]) -> FastAPI:
         app = FastAPI(title=title, redoc_url=None)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from uvicorn import Config, Server
 
-from mlops.listening import Deadlined, bind
+from mlops.connection import Connection
+from mlops.listening import bind
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings
@@ -112,7 +113,7 @@ def serving(settings: Settings) -> Iterator[Client]:
     """Serve in this process, in a thread, until the block ends."""
     socket = bind("127.0.0.1", 0)
     config = Config(
-        serve.application(settings), http=Deadlined, ws="none", lifespan="on", log_level="critical", loop="uvloop",
+        serve.application(settings), http=Connection, ws="none", lifespan="on", log_level="critical", loop="uvloop",
         timeout_keep_alive=settings.serving.idle_seconds,
     )  # fmt: skip
     server = Server(config)
@@ -195,3 +196,10 @@ def processes(settings: Settings, folder: Path, workers: int = 1) -> Iterator[tu
         yield process, process.start()
     finally:
         process.kill()
+
+
+def children(process: int, named: str) -> list[int]:
+    """The processes that a process started and whose command holds a name."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    started = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [child for child in started if named.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]

@@ -4,11 +4,12 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,7 +19,6 @@ from typing import Any
 import pytest
 
 from mlops import journal
-from mlops.journal import Entry, Journal, Kept
 from mlops.online_redis import SCRIPTS
 from mlops.redis_pipe import RedisPipe
 from mlops.registry import PRODUCTION
@@ -27,7 +27,7 @@ from mlops.shared_answers import SharedAnswers
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
-from tests.api import Client, Process, processes, serving, settings_of
+from tests.api import Client, Process, children, processes, serving, settings_of
 from tests.conftest import run, small_job
 from tests.redis_server import RedisServer
 from tests.test_predict import transaction
@@ -167,28 +167,38 @@ def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finishe
         assert after["replayed"] is False
 
 
-def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path) -> None:
+    """The process that writes the journal may write no larger files for a while."""
     settings = settings_of(finished, tmp_path)
-    full = threading.Event()
-    real = Journal._write
-
-    def small(self: Journal, entries: Sequence[Entry], look: bool) -> list[Kept]:
-        self._writer = self._writer or self._engine.raw_connection()
-        self._writer.cursor().execute(f"PRAGMA max_page_count = {20 if full.is_set() else 2**30}")
-        return real(self, entries, look)
-
-    monkeypatch.setattr(Journal, "_write", small)
     with serving(settings) as client:
         assert client.post("/predict", transaction("room")).status == 200
-        full.set()
-        statuses = [client.post("/predict", transaction(f"full {number}")).status for number in range(300)]
+        size = sum(file.stat().st_size for file in tmp_path.glob("journal.db*"))
+        (writer,) = children(os.getpid(), "mlops.journal_process")
+        _, hard = resource.prlimit(writer, resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
+        statuses = [client.post("/predict", transaction(f"full {number}")).status for number in range(100)]
         assert statuses[-1] == 503
         assert set(statuses) == {200, 503}
-        full.clear()
+        resource.prlimit(writer, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
         assert client.post("/predict", transaction("room again")).status == 200
         answered = 2 + statuses.count(200)
     kept = journal.connect(settings.platform.journal)
     assert kept.verify().count == answered
+    kept.close()
+
+
+def test_a_killed_writing_process_is_told_to_come_again_and_replaced(finished: Job, tmp_path: Path) -> None:
+    settings = settings_of(finished, tmp_path)
+    with serving(settings) as client:
+        assert client.post("/predict", transaction("before", customer_id="c-writer")).status == 200
+        (writer,) = children(os.getpid(), "mlops.journal_process")
+        os.kill(writer, signal.SIGKILL)
+        found = client.post("/predict", transaction("k", customer_id="c-writer", timestamp="2025-03-13T10:00:01"))
+        while found.status != 200:
+            assert (found.status, found.headers["retry-after"]) == (503, "1")
+            found = client.post("/predict", transaction("k", customer_id="c-writer", timestamp="2025-03-13T10:00:01"))
+        assert seen(client, found.body)["features"]["customer_id_amount_count_1d"] == 2
+    kept = journal.connect(settings.platform.journal)
+    assert kept.verify().count == 2
     kept.close()
 
 

@@ -104,7 +104,7 @@ class Api:
         self._platform = bootstrap.connect(settings.platform)
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
         guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None
-        self._journal = GroupCommit(journal.connect(settings.platform.journal))
+        self._journal = GroupCommit(settings.platform.journal)
         self._pasts: dict[str, Past] = {}
         self._pipe = None if settings.platform.online == MEMORY else RedisPipe(settings.platform.online, SCRIPTS)
         self._live: Live[LivePredictor] = Live(
@@ -149,6 +149,7 @@ class Api:
     async def _start(self) -> None:
         logger.start(self._settings.data.entities)
         self._loop = asyncio.get_running_loop()
+        await self._journal.open()
         self._live.start()
         if self._one_of_several:
             # While others answer, a worker that has just begun lets no call come to it before it can decide.
@@ -157,7 +158,7 @@ class Api:
     async def _stop(self) -> None:
         await self._scorer.finish()
         await asyncio.to_thread(self._live.stop)
-        await asyncio.to_thread(self._journal.close)
+        await self._journal.close()
         if self._pipe is not None:
             await asyncio.to_thread(self._pipe.close)
 

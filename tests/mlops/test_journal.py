@@ -1,6 +1,5 @@
 """The journal: what was acknowledged is there, once, in one chain, on SQLite and on a real PostgreSQL."""
 
-import asyncio
 import hashlib
 import os
 import random
@@ -10,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -18,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops import journal
-from mlops.errors import Damaged, StorageFailed, Unreachable
-from mlops.group_commit import GroupCommit
+from mlops.errors import Damaged
 from mlops.journal import Entry, Head, Journal
 from tests.conftest import ROOT
 
@@ -326,60 +323,3 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(database: str) -> No
     assert len(rows) == len(set(rows)) == opened.verify().count
     assert {entry(name).id for name in acknowledged} <= set(rows)
     opened.close()
-
-
-def test_what_many_write_at_once_takes_few_commits(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    real = Journal.append
-
-    def counted(self: Journal, entries: Any) -> Any:
-        sizes.append(len(entries))
-        return real(self, entries)
-
-    monkeypatch.setattr(Journal, "append", counted)
-    group = GroupCommit(journal.connect(database))
-
-    async def write(number: int) -> None:
-        assert (await group.keep([entry(f"{number} a"), entry(f"{number} b")]))[0].fresh
-
-    async def all_at_once() -> None:
-        await asyncio.gather(*[write(number) for number in range(300)])
-
-    asyncio.run(all_at_once())
-    assert sum(sizes) == 600
-    assert len(sizes) <= 10
-    assert group.waiting == 0
-    assert group.seconds_behind == 0
-    group.close()
-
-
-def test_an_error_reaches_all_who_waited_and_the_next_are_served(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entered, release = threading.Event(), threading.Event()
-    real = Journal.append
-
-    def failing(self: Journal, entries: Any) -> Any:
-        if release.is_set():
-            return real(self, entries)
-        entered.set()
-        release.wait(10)
-        raise Unreachable("gone")
-
-    monkeypatch.setattr(Journal, "append", failing)
-    group = GroupCommit(journal.connect(f"sqlite:///{tmp_path}/journal.db"))
-
-    async def scenario() -> None:
-        waiting = [asyncio.ensure_future(group.keep([entry(str(number))])) for number in range(3)]
-        await asyncio.to_thread(entered.wait, 10)
-        assert group.waiting >= 1
-        assert group.seconds_behind > 0
-        release.set()
-        found = await asyncio.gather(*waiting, return_exceptions=True)
-        assert isinstance(found[0], Unreachable)
-        assert (await group.keep([entry("again")]))[0].fresh
-
-    asyncio.run(scenario())
-    group.close()
-    with pytest.raises(StorageFailed, match="closed"):
-        asyncio.run(group.keep([entry("late")]))

@@ -15,8 +15,9 @@ import pytest
 from uvicorn import Config, Server
 
 from mlops.access import Access, Key, Serving, check_reach, make
+from mlops.connection import Connection
 from mlops.errors import BadConfiguration, NotFound, Refused, StorageFailed
-from mlops.listening import Deadlined, bind
+from mlops.listening import bind
 from mlops.serving import Call, Door, Guarded, Reply, Route
 
 KEY, HASH = make()
@@ -76,7 +77,7 @@ def served(settings: Serving, handlers: Handlers, guarded_too: bool = False) -> 
     guarded = Guarded(ports[1], frozenset({"/echo"})) if guarded_too else None
     door = Door(handlers.routes(), settings, "test", start, stop, handlers.hear, dict, guarded)
     config = Config(
-        door, http=Deadlined, timeout_keep_alive=settings.idle_seconds, log_level="critical", lifespan="on", ws="none"
+        door, http=Connection, timeout_keep_alive=settings.idle_seconds, log_level="critical", lifespan="on", ws="none"
     )
     server = Server(config)
     thread = threading.Thread(target=server.run, args=(sockets,))
