@@ -9,7 +9,7 @@ from mlops.redis_pipe import Command, RedisPipe, Script
 SPARE_SECONDS = 3_600
 """How much longer than its records matter a key lives."""
 AT_ONCE = 64
-"""Records that are filled in one round trip: even in full logs they are in before the pipe gives the server up."""
+"""Records that are filled in one round trip: what Redis does for them holds up no answer for long."""
 
 FOUND_AT = """
     -- Bytes that look like a record across two others do not count.
@@ -150,21 +150,21 @@ class Redis:
                 commands.append(ADD.on(self._key(key), *self._given, *each[:room]))
                 each, room = each[room:], room - len(each[:room])
                 if room == 0:
-                    await self._pipe.run(commands)
+                    await self._pipe.run(commands, patient=True)
                     commands, room = [], AT_ONCE
-        await self._pipe.run(commands)
+        await self._pipe.run(commands, patient=True)
 
     async def replace(self, logs: Iterable[tuple[str, bytes]]) -> None:
         ttl = self._given[3]
         for key, log in logs:
-            await self._pipe.run([("SET", self._key(key), log, "EX", ttl)])
+            await self._pipe.run([("SET", self._key(key), log, "EX", ttl)], patient=True)
 
     async def reached(self) -> int | None:
-        found = (await self._pipe.run([("GET", self._mark)]))[0]
+        found = (await self._pipe.run([("GET", self._mark)], patient=True))[0]
         return None if found is None else int(found)
 
     async def reach(self, sequence: int) -> None:
-        await self._pipe.run([RAISE.on(self._mark, sequence)])
+        await self._pipe.run([RAISE.on(self._mark, sequence)], patient=True)
 
     def _key(self, key: str) -> str:
         return f"{self._layout.name}:{{{key}}}"

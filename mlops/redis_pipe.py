@@ -1,21 +1,35 @@
-"""The one connection to Redis: commands that are given at one moment go out in one round trip, from one thread."""
+"""The connections to Redis: commands that are given at one moment go out in one round trip, on the loop that decides.
 
+The library connects (passwords, TLS, databases); what goes over the connection then is packed and read here, because
+its own pipeline costs more than all that Redis does for a decision.
+"""
+
+import asyncio
 import hashlib
+import socket
+import ssl
+import time
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import hiredis
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from mlops.errors import BadConfiguration, MlopsError, OutOfSpace, StorageFailed, Unreachable
-from mlops.together import Together
 
 TIMEOUT = 0.02
 """Seconds for a round trip. The library's own 5 seconds and 10 retries would stop every answer when Redis stops."""
-FIRST_TIMEOUT = 1.0
-MOST = 2_048
+PATIENCE = 2.0
+"""Seconds for a round trip that nobody waits for with an answer."""
+PAUSE = 0.1
+"""Seconds after a failure in which Redis is not asked: each question would cost another time-out."""
+CHUNK = 1 << 18
+LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Command = tuple[Any, ...]
 
@@ -33,71 +47,200 @@ class Script:
 
 
 class RedisPipe:
-    """Sends commands from one thread. No command is ever cancelled, so a reply always belongs to its command."""
+    """Sends commands from one event loop. No command is ever cancelled, so a reply always belongs to its command.
+
+    What nobody waits for goes over a connection of its own, so that it holds up no answer.
+    """
 
     def __init__(self, url: str, scripts: Sequence[Script]) -> None:
-        self._scripts = {script.sha: script for script in scripts}
-        self._url = url
-        try:
-            self._client = redis.Redis.from_url(
-                url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0),
-                single_connection_client=False,
-            )  # fmt: skip
-        except ValueError:
-            raise BadConfiguration("platform.online is no URL of Redis; write redis://HOST:PORT/NUMBER") from None
-        self._together: Together[Command, Any] = Together("pipe to Redis", self._run, MOST)
+        self._scripts, self._closed = scripts, False
+        pool = _pool(url, TIMEOUT)
+        asked: float | None = pool.connection_kwargs.get("socket_timeout")
+        self._prompt = _Wire(pool, TIMEOUT if asked is None else asked)
+        self._patient = _Wire(pool, PATIENCE if asked is None else max(asked, PATIENCE))
 
-    async def run(self, commands: Sequence[Command]) -> list[Any]:
+    async def run(self, commands: Sequence[Command], patient: bool = False) -> list[Any]:
         """Run commands in order and return their replies. Raises `Unreachable`, or `OutOfSpace` where Redis is full."""
-        replies = await self._together.do(commands)
+        if self._closed:
+            raise StorageFailed("the pipe to Redis is closed")
+        wire = self._patient if patient else self._prompt
+        replies = await wire.ask(commands)
+        missing = [place for place, reply in enumerate(replies) if _is_missing_script(reply)]
+        if missing:
+            loads = [("SCRIPT", "LOAD", script.text) for script in self._scripts]
+            again = (await wire.ask([*loads, *[commands[place] for place in missing]]))[len(loads) :]
+            for place, reply in zip(missing, again, strict=True):
+                replies[place] = reply
         for reply in replies:
-            if isinstance(reply, Exception):
-                raise _translated(reply)
+            if isinstance(reply, hiredis.ReplyError):
+                raise _translated(str(reply))
         return replies
-
-    def check(self) -> None:
-        """Refuse a server that would drop keys to make room. Raises `BadConfiguration`; a silent server is let pass."""
-        try:
-            with redis.Redis.from_url(self._url, socket_timeout=FIRST_TIMEOUT) as client:
-                policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
-        except RedisError:
-            return
-        if policy != "noeviction":
-            raise BadConfiguration(
-                f"Redis drops keys when it is full (maxmemory-policy {policy}), and features would lose their past "
-                "without a word; set it: CONFIG SET maxmemory-policy noeviction"
-            )
 
     def close(self) -> None:
-        """Finish what was given and let go of the connection."""
-        self._together.close()
-        self._client.close()
+        """Let go of the connections."""
+        self._closed = True
+        self._prompt.close("closed")
+        self._patient.close("closed")
 
-    def _run(self, commands: Sequence[Command]) -> list[Any]:
+
+def check(url: str) -> None:
+    """Refuse a server that would drop keys to make room. Raises `BadConfiguration`; a silent server is let pass."""
+    try:
+        with redis.Redis(connection_pool=_pool(url, 1.0)) as client:
+            policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    except RedisError:
+        return
+    if policy != "noeviction":
+        raise BadConfiguration(
+            f"Redis drops keys when it is full (maxmemory-policy {policy}), and features would lose their past "
+            "without a word; set it: CONFIG SET maxmemory-policy noeviction"
+        )
+
+
+@dataclass
+class _Trip:
+    """Commands on their way, and the replies that have come."""
+
+    wanted: int
+    future: "asyncio.Future[list[Any]]"
+    timer: asyncio.TimerHandle
+    replies: list[Any] = field(default_factory=list)
+
+
+class _Wire:
+    """One connection: opened when it is needed, closed when it fails, and let alone for a while then."""
+
+    def __init__(self, pool: redis.ConnectionPool, seconds: float) -> None:
+        self._pool, self._seconds = pool, seconds
+        self._trips: deque[_Trip] = deque()
+        self._outgoing = bytearray()
+        self._connection: Any = None
+        self._socket: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._not_before = 0.0
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands and return the reply to each, errors among them. Raises `Unreachable`."""
+        if not commands:
+            return []
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._move(loop)
+        if self._socket is None:
+            await self._open(loop)
+        timer = loop.call_later(self._seconds, self.close, "no reply in time")
+        trip = _Trip(len(commands), loop.create_future(), timer)
+        self._trips.append(trip)
+        if not self._outgoing:
+            # What is asked in the same round of the loop goes out in one piece.
+            loop.call_soon(self._send)
+        for command in commands:
+            self._outgoing += hiredis.pack_command(command)
+        return await trip.future
+
+    def close(self, why: str) -> None:
+        """Let go of the connection; what was on its way fails, and for a while all that is asked."""
+        if self._socket is None:
+            return
+        self._not_before = time.monotonic() + PAUSE
+        trips, self._trips = self._trips, deque()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            for trip in trips:
+                trip.timer.cancel()
+                if not trip.future.done():
+                    trip.future.set_exception(Unreachable(f"Redis does not answer: {why}"))
+        self._connection.disconnect()
+        self._socket = self._connection = None
+        self._outgoing.clear()
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Go on with another loop, once the one before has ended."""
+        if self._trips:
+            self.close("its loop has ended")
+        self._loop, self._opening = loop, asyncio.Lock()
+        if self._socket is not None:
+            loop.add_reader(self._socket, self._receive)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> None:
+        async with self._opening:
+            if self._socket is not None:
+                return
+            if time.monotonic() < self._not_before:
+                raise Unreachable("Redis did not answer a moment ago")
+            connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
+            try:
+                await asyncio.to_thread(connection.connect)
+            except RedisError as error:
+                self._not_before = time.monotonic() + PAUSE
+                raise Unreachable(f"Redis does not answer: {type(error).__name__}") from None
+            opened: socket.socket = connection._sock
+            opened.setblocking(False)
+            self._connection, self._socket, self._reader = connection, opened, hiredis.Reader()
+            loop.add_reader(opened, self._receive)
+
+    def _send(self) -> None:
+        if self._socket is None or self._loop is None or not self._outgoing:
+            return
         try:
-            replies = self._send(commands)
-            missing = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-            if missing:
-                self._send([("SCRIPT", "LOAD", script.text) for script in self._scripts.values()])
-                again = self._send([commands[place] for place in missing])
-                for place, reply in zip(missing, again, strict=True):
-                    replies[place] = reply
-            return replies
-        except RedisError as error:
-            self._client.connection_pool.disconnect()
-            raise _translated(error) from None
+            del self._outgoing[: self._socket.send(self._outgoing)]
+        except LATER:
+            pass
+        except OSError as error:
+            self.close(type(error).__name__)
+            return
+        if self._outgoing:
+            self._loop.add_writer(self._socket, self._send)
+        else:
+            self._loop.remove_writer(self._socket)
 
-    def _send(self, commands: Sequence[Command]) -> list[Any]:
-        with self._client.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            replies: list[Any] = pipeline.execute(raise_on_error=False)
-        return replies
+    def _receive(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            data = self._socket.recv(CHUNK)
+            while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+                data += self._socket.recv(CHUNK)
+        except LATER:
+            return
+        except OSError as error:
+            self.close(type(error).__name__)
+            return
+        if not data:
+            self.close("it closed the connection")
+            return
+        try:
+            self._reader.feed(data)
+            self._hand_out()
+        except hiredis.ProtocolError as error:
+            self.close(f"what came is no reply of Redis: {error}")
+
+    def _hand_out(self) -> None:
+        while self._trips and (reply := self._reader.gets()) is not False:
+            trip = self._trips[0]
+            trip.replies.append(reply)
+            if len(trip.replies) == trip.wanted:
+                self._trips.popleft()
+                trip.timer.cancel()
+                if not trip.future.done():
+                    trip.future.set_result(trip.replies)
 
 
-def _translated(error: Exception) -> MlopsError:
-    if isinstance(error, OutOfMemoryError) or "OOM" in str(error):
+def _pool(url: str, seconds: float) -> redis.ConnectionPool:
+    limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+    try:
+        return redis.ConnectionPool.from_url(url, **limits)
+    except ValueError:
+        raise BadConfiguration("platform.online is no URL of Redis; write redis://HOST:PORT/NUMBER") from None
+
+
+def _is_missing_script(reply: object) -> bool:
+    return isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")
+
+
+def _translated(text: str) -> MlopsError:
+    if "OOM" in text:
         return OutOfSpace("Redis is full; give it more memory")
-    if isinstance(error, ResponseError):
-        return StorageFailed(f"Redis refused a command: {error}")
-    return Unreachable(f"Redis does not answer: {type(error).__name__}")
+    return StorageFailed(f"Redis refused a command: {text}")

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import msgspec
 import polars as pl
 
-from mlops import access, bootstrap, journal, listening, objects
+from mlops import access, bootstrap, journal, listening, objects, redis_pipe
 from mlops.answers import Answers
 from mlops.contract import Json, Labelled
 from mlops.errors import BadConfiguration, Damaged, MlopsError, Refused
@@ -73,9 +73,7 @@ def serve(settings: Settings, reach: Reach, tell: Callable[[str], None]) -> None
         )
     journal.connect(settings.platform.journal).close()
     if settings.platform.online != MEMORY:
-        pipe = RedisPipe(settings.platform.online, SCRIPTS)
-        pipe.check()
-        pipe.close()
+        redis_pipe.check(settings.platform.online)
     sockets = [listening.bind(reach.host, reach.port)]
     if reach.sagemaker:
         # SageMaker stands before this port and checks who calls.
@@ -160,7 +158,7 @@ class Api:
         await asyncio.to_thread(self._live.stop)
         await self._journal.close()
         if self._pipe is not None:
-            await asyncio.to_thread(self._pipe.close)
+            self._pipe.close()
 
     async def _health(self, _: Call) -> Reply:
         return Reply(b'{"alive":true}')

@@ -3,6 +3,8 @@
 import asyncio
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from mlops import redis_pipe
 from mlops.errors import BadConfiguration, OutOfSpace, StorageFailed, Unreachable
 from mlops.online import Ask, Layout, Logs, Memory
 from mlops.online_redis import SCRIPTS, Lost, Redis
-from mlops.redis_pipe import RedisPipe
+from mlops.redis_pipe import PAUSE, RedisPipe, check
 from tests.redis_server import RedisServer
 
 LAYOUT = Layout("test", 16, keep=1_000, most=100)
@@ -206,8 +208,13 @@ def test_a_server_that_was_killed_is_unreachable_at_once_and_then_lost(
     with pytest.raises(Unreachable):
         run(logs.exchange([Ask("a", record(2))]))
     redis_server.start()
+    sleep(PAUSE)
     with pytest.raises(Lost, match="without what it held"):
         run(logs.exchange([Ask("a", record(2))]))
+    # The connection of what nobody waits for has not heard of it yet.
+    with suppress(Unreachable):
+        run(logs.reached())
+    sleep(PAUSE)
     assert run(logs.reached()) is None
 
 
@@ -228,6 +235,40 @@ def test_a_server_that_hangs_is_given_up_within_its_time(redis_server: RedisServ
     redis_server.thaw()
 
 
+def test_a_server_that_failed_is_let_alone_for_a_while(redis_server: RedisServer, hasty: RedisPipe) -> None:
+    logs = Redis(hasty, LAYOUT)
+    run(logs.reach(0))
+    redis_server.freeze()
+    with pytest.raises(Unreachable):
+        run(logs.exchange([Ask("a", record(1))]))
+    began = monotonic()
+    for _ in range(10):
+        with pytest.raises(Unreachable, match="a moment ago"):
+            run(logs.exchange([Ask("a", record(1))]))
+    assert monotonic() - began < PAUSE
+    redis_server.thaw()
+
+
+def test_what_nobody_waits_for_holds_up_no_answer(redis_server: RedisServer) -> None:
+    """Filling has a connection and a patience of its own: what is late there does not end what is asked beside it."""
+    pipe = RedisPipe(redis_server.url, SCRIPTS)
+    logs = Redis(pipe, LAYOUT)
+
+    async def scenario() -> None:
+        await logs.reach(0)
+        filling = asyncio.ensure_future(
+            pipe.run([("EVAL", "for i = 1, 20000000 do end", 0), ("SET", "filled", 1)], patient=True)
+        )
+        await asyncio.sleep(0)
+        await filling
+        assert await logs.exchange([Ask("a", record(1))]) == [record(1)]
+
+    run(scenario())
+    with redis_server.client() as client:
+        assert client.get("filled") == b"1"
+    pipe.close()
+
+
 def test_after_a_reply_that_came_too_late_no_other_command_gets_it(redis_server: RedisServer, hasty: RedisPipe) -> None:
     logs = Redis(hasty, LAYOUT)
     run(logs.reach(0))
@@ -236,6 +277,7 @@ def test_after_a_reply_that_came_too_late_no_other_command_gets_it(redis_server:
     with pytest.raises(Unreachable):
         run(logs.exchange([Ask("a", b"")]))
     redis_server.thaw()
+    sleep(PAUSE)
     for _ in range(5):
         assert run(logs.exchange([Ask("b", b"")])) == [record(2)]
 
@@ -253,10 +295,8 @@ def test_a_full_server_says_so(redis_servers: Callable[..., RedisServer]) -> Non
 
 def test_a_server_that_would_drop_keys_is_refused(redis_servers: Callable[..., RedisServer]) -> None:
     server = redis_servers("--maxmemory-policy", "allkeys-lru")
-    pipe = RedisPipe(server.patient_url, SCRIPTS)
     with pytest.raises(BadConfiguration, match="maxmemory-policy allkeys-lru"):
-        pipe.check()
-    pipe.close()
+        check(server.patient_url)
     with pytest.raises(BadConfiguration):
         RedisPipe("nonsense", SCRIPTS)
 
