@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from mlops.errors import BadConfiguration, MlopsError, OutOfSpace, StorageFailed, Unreachable
+from mlops.errors import BadConfiguration, Damaged, MlopsError, OutOfSpace, StorageFailed, Unreachable
 
 TIMEOUT = 0.02
 """Seconds for a round trip. The library's own 5 seconds and 10 retries would stop every answer when Redis stops."""
@@ -60,7 +60,10 @@ class RedisPipe:
         self._patient = _Wire(pool, PATIENCE if asked is None else max(asked, PATIENCE))
 
     async def run(self, commands: Sequence[Command], patient: bool = False) -> list[Any]:
-        """Run commands in order and return their replies. Raises `Unreachable`, or `OutOfSpace` where Redis is full."""
+        """Run commands in order and return their replies. Raises `Unreachable`; `OutOfSpace` where Redis is full.
+
+        Raises `Damaged` where a key holds something of another kind than the commands are for.
+        """
         if self._closed:
             raise StorageFailed("the pipe to Redis is closed")
         wire = self._patient if patient else self._prompt
@@ -241,6 +244,8 @@ def _is_missing_script(reply: object) -> bool:
 
 
 def _translated(text: str) -> MlopsError:
+    if "WRONGTYPE" in text:
+        return Damaged("what Redis holds under a key is no log")
     if "OOM" in text:
         return OutOfSpace("Redis is full; give it more memory")
     return StorageFailed(f"Redis refused a command: {text}")

@@ -11,7 +11,7 @@ import msgspec
 
 from mlops.answers import Answers
 from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Stamp
-from mlops.errors import MlopsError, NotFound, Refused, StorageFailed
+from mlops.errors import Damaged, MlopsError, NotFound, Refused, StorageFailed
 from mlops.group_commit import GroupCommit
 from mlops.journal import Entry, Kept, Row
 
@@ -340,7 +340,7 @@ class Scorer:
         """What other workers answered; nothing where that cannot be asked, for the journal will tell."""
         try:
             return await shared.get([request.key for request in requests])
-        except StorageFailed:
+        except (StorageFailed, Damaged):
             self._cache_failed()
             return [None] * len(requests)
 

@@ -125,12 +125,20 @@ def test_a_redis_that_lost_everything_is_filled_again(with_redis: Client, redis_
         awaited(lambda: bool(server.keys("*{customer_id=c-lost}*")))
 
 
-def test_a_poisoned_value_is_noticed_mended_and_never_believed(with_redis: Client, redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("kind", ["another's", "no log"])
+def test_a_poisoned_value_is_noticed_mended_and_never_believed(
+    with_redis: Client, redis_server: RedisServer, kind: str
+) -> None:
     history(with_redis, "c-poison", 3)
     history(with_redis, "c-other", 1)
     with redis_server.client() as server:
         key, other = server.keys("*{customer_id=c-poison}*")[0], server.keys("*{customer_id=c-other}*")[0]
-        server.set(key, server.get(other))
+        wrong = server.get(other)
+        if kind == "no log":
+            server.delete(key)
+            server.lpush(key, wrong)
+        else:
+            server.set(key, wrong)
         tries = iter(range(1_000))
         counts: list[float] = []
 
@@ -142,7 +150,7 @@ def test_a_poisoned_value_is_noticed_mended_and_never_believed(with_redis: Clien
 
         awaited(right)
         assert counts[-1] >= 4
-        awaited(lambda: server.get(key) != server.get(other) and len(server.get(key)) > 3 * record_size(with_redis))
+        awaited(lambda: server.type(key) == b"string" and len(server.get(key)) > 3 * record_size(with_redis))
 
 
 def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finished: Job, tmp_path: Path) -> None:

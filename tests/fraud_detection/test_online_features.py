@@ -20,7 +20,8 @@ from mlops.redis_pipe import RedisPipe
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import build_features, declaration, online_kernels
 from modules.fraud_detection.src.features.declaration import Declaration, Window, features
-from modules.fraud_detection.src.features.online_features import LATE, MOST, OnlineFeatures, layout
+from modules.fraud_detection.src.features.entity_past import LATE
+from modules.fraud_detection.src.features.online_features import MOST, OnlineFeatures, layout
 from tests.fraud_detection.test_features import DATA, DECLARED, START, tables
 from tests.redis_server import RedisServer
 

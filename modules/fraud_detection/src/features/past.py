@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from mlops.errors import Damaged, StorageFailed
+from mlops.errors import Damaged, MlopsError, StorageFailed
 from mlops.online import Ask, Layout, Logs, Memory
 from modules.fraud_detection.src.features.online_features import Built, OnlineFeatures
 
@@ -155,8 +155,8 @@ class Past:
                     await self._main.restore(rows, facts)
                 self._down = False
                 log.info("live features are back in their store")
-            except StorageFailed:
-                continue
+            except MlopsError as error:
+                log.info("the store is not back yet", extra={"reason": str(error)})
 
     async def _mend(self) -> None:
         """Put what the spare knows in the place of logs that were found damaged."""
