@@ -18,6 +18,9 @@ Answer = Callable[[int, bytes, bytes], None]
 """Is called once, on the loop, with the status, the lines of the head, each with its end, and the body."""
 
 MOST_HEAD = 65_536
+UNAVAILABLE = 503
+REST = 0.25
+"""Seconds in which a connection is not read after it was told to come again."""
 
 
 class Head(NamedTuple):
@@ -170,6 +173,14 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if pending.keep_alive:
             self._since, self._idle = self.loop.time(), True
+            if status == UNAVAILABLE:
+                # Who asks again at once, however often, must not starve those who are being answered.
+                self.flow.pause_reading()
+                self.loop.call_later(REST, self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _look(self) -> None:
         """Once in the time that a client has: close if it has passed. A timer for each request would cost too much."""

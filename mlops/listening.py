@@ -34,12 +34,17 @@ def serve(factory: Callable[[], Any], sockets: Sequence[socket.socket], workers:
     `factory` goes to the processes by pickle, so it is a function of a module, or a partial of one. A worker that dies
     is replaced. SIGTERM and SIGINT let every worker finish what it accepted.
     """
-    config = Config(
-        factory, factory=True, workers=workers, http=Connection, ws="none", loop="uvloop", lifespan="on",
-        timeout_keep_alive=idle_seconds, log_level="warning", access_log=False, server_header=False,
-        backlog=BACKLOG, proxy_headers=False,
-    )  # fmt: skip
+    config = configured(factory, workers, idle_seconds)
     if workers > 1:
         Multiprocess(config, list(sockets)).run()
     else:
         Server(config).run(list(sockets))
+
+
+def configured(factory: Callable[[], Any], workers: int, idle_seconds: int) -> Config:
+    """Uvicorn, set as we use it: nothing stands between a connection and the application."""
+    return Config(
+        factory, factory=True, workers=workers, http=Connection, ws="none", loop="uvloop", lifespan="on",
+        timeout_keep_alive=idle_seconds, log_level="warning", access_log=False, server_header=False,
+        backlog=BACKLOG, proxy_headers=False,
+    )  # fmt: skip

@@ -23,6 +23,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
+TOO_MANY = Refused("too many requests are in work; ask again soon", status=503)
 NOTHING_HERE = NotFound("there is nothing here on this port")
 encode = msgspec.json.Encoder().encode
 log = logging.getLogger("serving")
@@ -124,14 +125,16 @@ class Door:
     def begin(self, head: Head, body: bytes, answer: Answer) -> None:
         """Answer a request that came the short way."""
         route, begin = self._prompt[head.method, head.path]
+        if self._is_full(route):
+            # Under overload most calls end here: they must cost next to nothing, or they would starve the others.
+            answer(OVERLOADED.status, OVERLOADED_LINES, OVERLOADED.body)
+            self._told(route.path, OVERLOADED.status, 0.0)
+            return
         began = time.perf_counter()
 
         def done(reply: Reply) -> None:
             self._busy -= 1
-            lines = b"content-type: %b\r\ncontent-length: %d\r\n" % (reply.kind, len(reply.body))
-            if reply.headers:
-                lines += b"".join([b"%b: %b\r\n" % header for header in reply.headers])
-            answer(reply.status, lines, reply.body)
+            answer(reply.status, _lines(reply), reply.body)
 
         self._busy += 1
         try:
@@ -146,8 +149,11 @@ class Door:
 
     async def _answer(self, route: Route, rest: str, scope: Scope, receive: Receive) -> Reply:
         began = time.perf_counter()
+        full = self._is_full(route)
         self._busy += 1
         try:
+            if full:
+                raise TOO_MANY
             length, accept = self._let_in(route, scope["headers"], scope["server"][1])
             body = await self._body(length, receive) if route.method == "POST" else b""
             reply = await route.handle(Call(body, scope["query_string"], accept, rest))
@@ -162,8 +168,6 @@ class Door:
 
     def _let_in(self, route: Route, headers: Headers, port: int) -> tuple[int, bytes]:
         """Hold a request's head against the limits and keys; return its length and what it accepts."""
-        if route.sheds and self._busy > self._limits.max_waiting:
-            raise Refused("too many requests are in work; ask again soon", status=503)
         accept = authorization = b""
         length = 0
         for name, value in headers:
@@ -191,6 +195,9 @@ class Door:
         if size > self._limits.max_body:
             raise Refused(f"the body has more than {self._limits.max_body} bytes", status=413)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _is_full(self, route: Route) -> bool:
+        return route.sheds and self._busy >= self._limits.max_waiting
 
     def _hidden(self, port: int, path: str) -> bool:
         return self._guarded is not None and port == self._guarded.port and path not in self._guarded.paths
@@ -246,6 +253,16 @@ EXTRA: Mapping[int, Headers] = {
     429: [(b"retry-after", b"1")],
     503: [(b"retry-after", b"1")],
 }
+
+
+def _lines(reply: Reply) -> bytes:
+    """The lines of an answer's head."""
+    lines = b"content-type: %b\r\ncontent-length: %d\r\n" % (reply.kind, len(reply.body))
+    return lines + b"".join([b"%b: %b\r\n" % header for header in reply.headers]) if reply.headers else lines
+
+
+OVERLOADED = refusal(TOO_MANY)
+OVERLOADED_LINES = _lines(OVERLOADED)
 
 
 async def _no_such_route(_: Request, error: Any) -> Response:

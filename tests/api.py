@@ -13,10 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from uvicorn import Config, Server
+from uvicorn import Server
 
-from mlops.connection import Connection
-from mlops.listening import bind
+from mlops.listening import bind, configured
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings
@@ -112,11 +111,8 @@ def settings_of(job: Job, folder: Path, **groups: Any) -> Settings:
 def serving(settings: Settings) -> Iterator[Client]:
     """Serve in this process, in a thread, until the block ends."""
     socket = bind("127.0.0.1", 0)
-    config = Config(
-        serve.application(settings), http=Connection, ws="none", lifespan="on", log_level="critical", loop="uvloop",
-        timeout_keep_alive=settings.serving.idle_seconds,
-    )  # fmt: skip
-    server = Server(config)
+    application = serve.application(settings)
+    server = Server(configured(lambda: application, 1, settings.serving.idle_seconds))
     thread = threading.Thread(target=server.run, args=([socket],))
     thread.start()
     client = Client(socket.getsockname()[1])

@@ -12,12 +12,11 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from uvicorn import Config, Server
+from uvicorn import Server
 
 from mlops.access import Access, Key, Serving, check_reach, make
-from mlops.connection import Connection
 from mlops.errors import BadConfiguration, NotFound, Refused, StorageFailed
-from mlops.listening import bind
+from mlops.listening import bind, configured
 from mlops.serving import Call, Door, Guarded, Reply, Route
 
 KEY, HASH = make()
@@ -76,10 +75,7 @@ def served(settings: Serving, handlers: Handlers, guarded_too: bool = False) -> 
 
     guarded = Guarded(ports[1], frozenset({"/echo"})) if guarded_too else None
     door = Door(handlers.routes(), settings, "test", start, stop, handlers.hear, dict, guarded)
-    config = Config(
-        door, http=Connection, timeout_keep_alive=settings.idle_seconds, log_level="critical", lifespan="on", ws="none"
-    )
-    server = Server(config)
+    server = Server(configured(lambda: door, 1, settings.idle_seconds))
     thread = threading.Thread(target=server.run, args=(sockets,))
     thread.start()
     started.wait(10)
