@@ -51,9 +51,9 @@ clean:  ## remove the environment and everything that was made
 	$(PYTHON) -m venv .venv
 
 .venv/run: .venv/bin/python $(FULL)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(FULL)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $(FULL)
 	@touch $@
 
 .venv/dev: .venv/run $(DEV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement $(DEV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $(DEV)
 	@touch $@

@@ -123,6 +123,7 @@ class Live(Generic[P]):
             return
         now = time.monotonic()
         if self._refused is not None and self._refused[0] == version.number and now < self._refused[1]:
+            self._tell(self.problem)
             return
         try:
             self._take(version)

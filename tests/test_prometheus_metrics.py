@@ -1,0 +1,113 @@
+"""Metrics: every family from the start, every answer once, labels that nobody can multiply, workers that die."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from monitoring.prometheus_metrics import Metrics
+from tests.conftest import ROOT
+
+ROUTES, DECISIONS = ("/predict", "/predict/batch", "/explain", "/health"), ("approve", "review", "decline")
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(ROUTES, DECISIONS)
+
+
+def values(exposition: bytes) -> Mapping[str, float]:
+    lines = [line for line in exposition.decode().splitlines() if not line.startswith("#")]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+def test_every_family_is_there_before_the_first_request(metrics: Metrics) -> None:
+    """A rate over a family that is not there is no data, and an alert on it would sleep."""
+    found = values(metrics.exposition())
+    for name in (
+        'predict_requests_total{status="200"}', 'predict_requests_total{status="503"}',
+        "predict_request_duration_seconds_count", 'explain_requests_total{status="200"}',
+        'explain_requests_total{status="500"}', "explain_request_duration_seconds_count", "cache_hits_total",
+        "cache_misses_total", "cache_errors_total", 'request_errors_total{kind="refused"}',
+        'request_errors_total{kind="failed"}', "online_degraded_total", "labels_total", "journal_waiting_entries",
+        "journal_seconds_behind",
+    ):  # fmt: skip
+        assert found[name] == 0, name
+
+
+def test_a_batch_is_counted_once_in_each_family(metrics: Metrics) -> None:
+    decided = {("production", 3, "approve"): 2, ("production", 3, "decline"): 1}
+    metrics.predicted([200, 200, 422, 200, 503, 200], [0.001] * 6, 1, 1, decided)
+    found = values(metrics.exposition())
+    assert found['predict_requests_total{status="200"}'] == 4
+    assert found['predict_requests_total{status="422"}'] == found['predict_requests_total{status="503"}'] == 1
+    assert found['request_errors_total{kind="refused"}'] == found['request_errors_total{kind="failed"}'] == 1
+    assert found["predict_request_duration_seconds_count"] == 6
+    assert found['predict_request_duration_seconds_bucket{le="0.001"}'] == 6
+    assert found['predict_request_duration_seconds_bucket{le="0.0005"}'] == 0
+    assert (found["cache_hits_total"], found["cache_misses_total"], found["online_degraded_total"]) == (1, 3, 1)
+    assert found['decisions_total{arm="production",decision="approve",version="3"}'] == 2
+
+
+def test_explanations_are_counted_apart(metrics: Metrics) -> None:
+    metrics.answered("/explain", 200, 0.5)
+    metrics.answered("/explain", 404, 0.1)
+    metrics.answered("/health", 200, 0.1)
+    found = values(metrics.exposition())
+    assert found['explain_requests_total{status="200"}'] == found['explain_requests_total{status="404"}'] == 1
+    assert found["explain_request_duration_seconds_count"] == 2
+    assert found["predict_request_duration_seconds_count"] == 0
+    assert found['http_requests_total{route="/health",status="200"}'] == 1
+
+
+def test_no_caller_can_make_new_series(metrics: Metrics) -> None:
+    before = len(values(metrics.exposition()))
+    for number in range(300):
+        metrics.answered(f"/made/up/{number}", 200 + number, 0.1)
+        metrics.predicted([600 + number], [0.1], 0, 0, {("production", 1, f"made up {number}"): 1})
+    found = values(metrics.exposition())
+    assert found['decisions_total{arm="production",decision="other",version="1"}'] == 300
+    assert found['predict_requests_total{status="other"}'] == 300
+    # A status that is known is a series of `http_requests`; each counter has a second line, when it was made.
+    assert len(found) - before < 60
+
+
+def test_what_is_served_is_one_series_with_one(metrics: Metrics) -> None:
+    metrics.serves("fraud_detection", 1, "a" * 64)
+    metrics.serves("fraud_detection", 2, "b" * 64)
+    metrics.serves("fraud_detection", 2, "b" * 64)
+    found = {name: value for name, value in values(metrics.exposition()).items() if name.startswith("model_info")}
+    assert sum(found.values()) == 1
+    assert found[f'model_info{{hash="{"b" * 16}",name="fraud_detection",version="2"}}'] == 1
+
+
+WORKER = """
+import os, signal, sys
+from monitoring.prometheus_metrics import Metrics
+metrics = Metrics(["/predict"], ["approve"])
+for _ in range(int(sys.argv[1])):
+    metrics.predicted([200], [0.001], 0, 0, {("production", 1, "approve"): 1})
+metrics.journal(7, 1.5)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.stdout.buffer.write(metrics.exposition())
+"""
+
+
+def test_workers_count_together_and_the_dead_ones_past_stays(tmp_path: Path) -> None:
+    """What a killed worker counted stays; what it said of the present goes with it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+
+    def worker(count: int, end: str) -> bytes:
+        command = [sys.executable, "-c", WORKER, str(count), end]
+        return subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=end != "killed").stdout
+
+    worker(5, "killed")
+    found = values(worker(3, "lives"))
+    assert found['predict_requests_total{status="200"}'] == 8
+    assert found["predict_request_duration_seconds_count"] == 8
+    assert found['decisions_total{arm="production",decision="approve",version="1"}'] == 8
+    assert found["journal_waiting_entries"] == 7
