@@ -28,7 +28,6 @@ class Head(NamedTuple):
 
     method: bytes
     path: bytes
-    query: bytes
     headers: Headers
     port: int
 
@@ -36,8 +35,8 @@ class Head(NamedTuple):
 class Prompt(Protocol):
     """An application that answers some routes by a callback."""
 
-    def takes(self, method: bytes, path: bytes, length: int) -> bool:
-        """Tell whether a request with a body of `length` bytes may come the short way."""
+    def takes(self, method: bytes, url: bytes, length: int) -> bool:
+        """Tell whether a request with a body of `length` bytes may come the short way. A query belongs to the URL."""
 
     def begin(self, head: Head, body: bytes, answer: Answer) -> None:
         """Answer a request, now or later; never raise."""
@@ -144,11 +143,10 @@ class Connection(HttpToolsProtocol):
         """Take a request with a plain body the short way, if nothing before it is still in work."""
         parser, before = self.parser, self.cycle
         method = parser.get_method()
-        path, _, query = self.url.partition(b"?")
         length = _length(self.headers)
         if (
             length is None
-            or not self._takes(method, path, length)
+            or not self._takes(method, self.url, length)
             or (before is not None and not before.response_complete)
             or self.expect_100_continue
             or parser.get_http_version() != "1.1"
@@ -156,7 +154,7 @@ class Connection(HttpToolsProtocol):
         ):
             return False
         port = 0 if self.server is None else self.server[1] or 0
-        self.cycle = _Pending(Head(method, path, query, self.headers, port), parser.should_keep_alive())
+        self.cycle = _Pending(Head(method, self.url, self.headers, port), parser.should_keep_alive())
         return True
 
     def _answer(self, pending: _Pending, status: int, lines: bytes, body: bytes) -> None:
@@ -195,7 +193,7 @@ class Connection(HttpToolsProtocol):
             self.send_400_response("The request took too long to arrive.")
 
 
-def _takes_nothing(_method: bytes, _path: bytes, _length: int) -> bool:
+def _takes_nothing(_method: bytes, _url: bytes, _length: int) -> bool:
     return False
 
 

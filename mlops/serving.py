@@ -118,9 +118,9 @@ class Door:
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
-    def takes(self, method: bytes, path: bytes, length: int) -> bool:
-        """Tell whether a request may come the short way."""
-        return (method, path) in self._prompt and length <= self._limits.max_body
+    def takes(self, method: bytes, url: bytes, length: int) -> bool:
+        """Tell whether a request may come the short way: its path alone, and no query."""
+        return (method, url) in self._prompt and length <= self._limits.max_body
 
     def begin(self, head: Head, body: bytes, answer: Answer) -> None:
         """Answer a request that came the short way."""
@@ -141,7 +141,7 @@ class Door:
             if self._hidden(head.port, route.path):
                 raise NOTHING_HERE
             _, accept = self._let_in(route, head.headers, head.port)
-            begin(Call(body, head.query, accept), done)
+            begin(Call(body, accept=accept), done)
         except Exception as error:
             refused = refusal(error)
             self._told(route.path, refused.status, time.perf_counter() - began)
