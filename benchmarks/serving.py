@@ -1,10 +1,14 @@
-"""python -m benchmarks.serving: decisions a second beside a no-op, a tutorial's application and MLflow, interleaved."""
+"""python -m benchmarks.serving: decisions a second beside a no-op, a tutorial's application and MLflow, interleaved.
+
+Then the same under overload: more connections than calls may be in work at once, each asking again as soon as it can.
+"""
 
 import argparse
 import itertools
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import statistics
@@ -30,6 +34,7 @@ BEGINNING = datetime(2025, 5, 1)
 ROOT = Path(__file__).parents[1]
 UVICORN = ["-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
 NOTHING, TUTORIAL, MLFLOW = "no-op ASGI application", "tutorial: FastAPI + DataFrame", "mlflow models serve"
+CROWDS = (64, 512, 2_000)
 MEMORY, REDIS = "ours, memory://", "ours, redis://"
 
 
@@ -40,6 +45,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--connections", type=int, default=16)
     words = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         peers = dict(start(Path(folder), stack))
         results: dict[str, list[Load]] = {name: [] for name in peers}
@@ -48,7 +55,12 @@ def main() -> None:
         for _ in range(words.rounds):
             for name, (port, path, body) in peers.items():
                 results[name].append(load.run(port, path, body, words.connections, words.seconds))
+        many: dict[int, list[Load]] = {count: [] for count in (words.connections, *CROWDS)}
+        for _ in range(words.rounds):
+            for count, loads in many.items():
+                loads.append(load.run(*peers[MEMORY], count, words.seconds))
     show(results, words.connections)
+    show_crowds(many, words.seconds)
 
 
 def start(folder: Path, stack: ExitStack) -> Iterator[tuple[str, tuple[int, str, Callable[[], bytes]]]]:
@@ -157,6 +169,22 @@ def show(results: dict[str, list[Load]], connections: int) -> None:
             name, f"{statistics.median(one.rate for one in loads):,.0f}", f"{statistics.median(share):.3f}",
             f"{min(share):.3f}", f"{max(share):.3f}", f"{statistics.median(times):.1f}", f"{p50:.2f}", f"{p99:.2f}",
             f"{tail:.1f}", str(sum(one.failures for one in loads)),
+        )  # fmt: skip
+    Console(width=140).print(table)
+
+
+def show_crowds(results: dict[int, list[Load]], seconds: float) -> None:
+    """Print how many were decided and how many refused, as the connections grow beyond what is in work at once."""
+    table = Table(title=f"{MEMORY}, connections that ask again at once", title_justify="left")
+    for heading in ("connections", "decided a second", "of the best", "refused a second", "p50 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    rates = {count: statistics.median(one.rate for one in loads) for count, loads in results.items()}
+    for count, loads in results.items():
+        p50, p99 = (statistics.median(getattr(one, which) for one in loads) for which in ("p50", "p99"))
+        refused = statistics.median(one.failures for one in loads) / seconds
+        table.add_row(
+            f"{count:,}", f"{rates[count]:,.0f}", f"{rates[count] / max(rates.values()):.2f}", f"{refused:,.0f}",
+            f"{p50:.1f}", f"{p99:.1f}",
         )  # fmt: skip
     Console(width=140).print(table)
 
