@@ -128,14 +128,15 @@ def serving(settings: Settings) -> Iterator[Client]:
 class Process:
     """`python -m modules.fraud_detection serve`, in a folder, on a free port that it keeps."""
 
-    def __init__(self, settings: Settings, folder: Path, workers: int = 1) -> None:
+    def __init__(self, settings: Settings, folder: Path, workers: int = 1, *options: str) -> None:
         platform = settings.platform.model_dump()
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MLOPS_")},
             **{f"MLOPS_PLATFORM__{name.upper()}": value for name, value in platform.items()},
             "PYTHONPATH": str(ROOT),
         }
-        self._folder, self._workers, self._port = folder, workers, 0
+        self._folder, self._port = folder, 0
+        self._options = ["--workers", str(workers), *options]
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> Client:
@@ -143,7 +144,7 @@ class Process:
         command = [sys.executable, "-m", "modules.fraud_detection", "serve", "--port", str(self._port)]
         with (self._folder / "serve.log").open("a") as log:
             self._process = subprocess.Popen(
-                [*command, "--workers", str(self._workers)], cwd=self._folder, env=self._environment, text=True,
+                [*command, *self._options], cwd=self._folder, env=self._environment, text=True,
                 stdout=subprocess.PIPE, stderr=log, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout is not None
@@ -185,9 +186,9 @@ class Process:
 
 
 @contextmanager
-def processes(settings: Settings, folder: Path, workers: int = 1) -> Iterator[tuple[Process, Client]]:
+def processes(settings: Settings, folder: Path, workers: int = 1, *options: str) -> Iterator[tuple[Process, Client]]:
     """Serve in processes until the block ends."""
-    process = Process(settings, folder, workers)
+    process = Process(settings, folder, workers, *options)
     try:
         yield process, process.start()
     finally:

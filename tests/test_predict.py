@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import math
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 from PIL import Image
 
 from mlops import journal, objects
@@ -22,7 +24,8 @@ from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
-from tests.api import Client, serving, settings_of
+from tests.api import Client, processes, serving, settings_of
+from tests.conftest import ROOT
 
 DAY = 86_400_000_000
 
@@ -121,6 +124,30 @@ def test_sagemakers_door_says_the_same(api: Client) -> None:
     many = api.post("/invocations", {"transactions": [transaction("sage"), transaction("sage 2")]}).body["results"]
     assert many[0] == {**one, "replayed": True}
     assert many[1]["replayed"] is False
+
+
+def test_sagemakers_port_has_its_contract_and_nothing_else(finished: Job, tmp_path: Path) -> None:
+    """SageMaker stands before port 8080 and checks who calls: no key is asked for there, and few paths answer."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", serve.SAGEMAKER_PORT)) == 0:
+            pytest.skip("something listens on port 8080")
+    key, hash_ = make()
+    own = yaml.safe_load((ROOT / "modules" / NAME / "config" / "config.yaml").read_text())
+    own["serving"] = {**own.get("serving", {}), "keys": [{"name": "shop", "sha256": hash_, "scopes": ["predict"]}]}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    options = ("--sagemaker", "--config", "own.yaml")
+    with processes(settings_of(finished, tmp_path), tmp_path, 1, *options) as (_, client):
+        sage = Client(serve.SAGEMAKER_PORT)
+        assert sage.get("/ping").status == sage.get("/metrics").status == 200
+        decided = sage.post("/invocations", transaction("by sagemaker"))
+        assert decided.status == 200
+        for hidden in ("/predict", "/predict/batch", "/explain", "/feedback"):
+            assert sage.post(hidden, transaction("hidden")).status == 404
+        assert sage.get(f"/decisions/{decided.body['decision_id']}").status == sage.get("/docs").status == 404
+        assert client.post("/predict", transaction("by sagemaker")).status == 401
+        keyed = client.post("/predict", transaction("by sagemaker"), Authorization=f"Bearer {key}")
+        assert keyed.body == {**decided.body, "replayed": True}
+        sage.close()
 
 
 def test_a_decision_is_explained_exactly_as_it_was_made(api: Client) -> None:
