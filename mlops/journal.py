@@ -141,11 +141,6 @@ class Journal:
             if start <= row.entry.at < end:
                 yield row
 
-    def next_at(self, at: int) -> int | None:
-        """Return the earliest `at` of any row that is not before this one, if there is one."""
-        found: int | None = self._rows(sa.select(sa.func.min(COLUMNS.at)).where(COLUMNS.at >= at))[0][0]
-        return found
-
     def head(self) -> Head:
         """Tell how long the chain is."""
         return _head(next(iter(self._rows(sa.select(head_table.c.count, head_table.c.hash))), None))

@@ -37,16 +37,6 @@ def write(journal: Journal, store: Objects, day: date) -> str | None:
     return key
 
 
-def days(journal: Journal) -> Iterator[date]:
-    """Give the days (UTC) that have rows, the earliest first."""
-    at = journal.next_at(-(2**63))
-    while at is not None:
-        day = (BEGINNING + timedelta(microseconds=at)).date()
-        yield day
-        after = datetime(day.year, day.month, day.day, tzinfo=UTC) + DAY
-        at = journal.next_at((after - BEGINNING) // MICROSECOND)
-
-
 def _tables(rows: Iterator[Row]) -> Iterator[pl.DataFrame]:
     while page := list(islice(rows, PAGE)):
         yield _table(page)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ class RedisServer:
         # For tests about values, on a machine that may be too busy for the time-outs of service.
         self.patient_url = f"{self.url}?socket_timeout=10"
         self._process: subprocess.Popen[bytes] | None = None
+        self._slow = threading.Event()
 
     def start(self) -> None:
         """Start and wait until it answers."""
@@ -59,6 +61,34 @@ class RedisServer:
         """Let it go on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+    def slow_down(self) -> None:
+        """Let it go on for a moment in every tenth of a second only."""
+        self._slow.clear()
+
+        def flicker() -> None:
+            while not self._slow.wait(0.02):
+                self.freeze()
+                self._slow.wait(0.08)
+                self.thaw()
+
+        self._flicker = threading.Thread(target=flicker)
+        self._flicker.start()
+
+    def speed_up(self) -> None:
+        """Let it go on as before."""
+        self._slow.set()
+        self._flicker.join()
+
+    def fill_up(self) -> None:
+        """Leave it no memory for anything more."""
+        with self.client() as client:
+            client.config_set("maxmemory", 1)
+
+    def make_room(self) -> None:
+        """Give it memory again."""
+        with self.client() as client:
+            client.config_set("maxmemory", 0)
 
     def client(self) -> "redis.Redis":
         """A client of the test's own."""

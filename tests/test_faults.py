@@ -67,11 +67,14 @@ def whole(client: Client, customer: str, name: str) -> dict[str, Any] | None:
     return None if decided.get("degraded") else seen(client, decided)["features"]
 
 
-@pytest.mark.parametrize("fault", ["kill", "freeze"])
+@pytest.mark.parametrize(
+    ("fault", "mend"),
+    [("kill", "start"), ("freeze", "thaw"), ("slow_down", "speed_up"), ("fill_up", "make_room")],
+)
 def test_without_redis_answers_go_on_and_are_right_or_marked(
-    with_redis: Client, redis_server: RedisServer, fault: str
+    with_redis: Client, redis_server: RedisServer, fault: str, mend: str
 ) -> None:
-    """Redis dies or hangs: answers go on at once, marked until the journal has filled the gap; then they are right."""
+    """Redis dies, hangs, crawls or is full: answers go on at once, marked until the journal has filled the gap."""
     history(with_redis, "c-gone", 3)
     getattr(redis_server, fault)()
     began = time.monotonic()
@@ -94,10 +97,7 @@ def test_without_redis_answers_go_on_and_are_right_or_marked(
 
     awaited(right)
     assert with_redis.get("/ready").status == 200
-    if fault == "kill":
-        redis_server.start()
-    else:
-        redis_server.thaw()
+    getattr(redis_server, mend)()
     before = int(found["customer_id_amount_count_1d"])
     with redis_server.client() as server:
         awaited(lambda: bool(server.keys("*customer_id=c-gone*")))
@@ -427,6 +427,22 @@ def test_without_the_registry_the_version_served_last_is_served(finished: Job, t
         with serving(unreachable) as client:
             assert client.post("/predict", transaction("without")).body["model"]["version"] == 1
             assert client.get("/ready").body["problem"] is not None
+
+
+def test_a_registry_that_goes_away_in_flight_is_told_and_stops_no_answer(finished: Job, tmp_path: Path) -> None:
+    there = Path(finished.settings.platform.tracking.removeprefix("sqlite:///"))
+    store = tmp_path / "mlflow.db"
+    with sqlite3.connect(there) as source, sqlite3.connect(store) as copy:
+        source.backup(copy)
+    with serving(settings_of(finished, tmp_path, platform={"tracking": f"sqlite:///{store}"})) as client:
+        assert client.post("/predict", transaction("with")).status == 200
+        whole_store = store.read_bytes()
+        store.write_bytes(b"this is no database" * 1_000)
+        awaited(lambda: client.get("/ready").body["problem"] is not None)
+        assert client.get("/ready").status == 200
+        assert client.post("/predict", transaction("without")).body["model"]["version"] == 1
+        store.write_bytes(whole_store)
+        awaited(lambda: client.get("/ready").body["problem"] is None)
 
 
 def test_the_clock_never_goes_back() -> None:

@@ -149,11 +149,13 @@ class Api:
         self._loop = asyncio.get_running_loop()
         await self._journal.open()
         self._live.start()
+        self._gauging = self._loop.create_task(self._keep_gauging())
         if self._one_of_several:
             # While others answer, a worker that has just begun lets no call come to it before it can decide.
             await asyncio.to_thread(self._live.wait, PATIENCE)
 
     async def _stop(self) -> None:
+        self._gauging.cancel()
         await self._scorer.finish()
         await asyncio.to_thread(self._live.stop)
         await self._journal.close()
@@ -179,10 +181,19 @@ class Api:
         return Reply(encode(said), 503 if problems else 200)
 
     async def _exposition(self, _: Call) -> Reply:
+        self._gauge()
+        return Reply(self._metrics.exposition(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _gauge(self) -> None:
+        """Say how things stand: at each scrape, and each second for the scrapes that other workers answer."""
         self._metrics.journal(self._journal.waiting, self._journal.seconds_behind)
         if (awake := self._live.current) is not None:
             self._metrics.serves(NAME, awake.number, awake.hash)
-        return Reply(self._metrics.exposition(), kind=b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def _keep_gauging(self) -> None:
+        while True:
+            self._gauge()
+            await asyncio.sleep(1)
 
     async def _model(self, _: Call) -> Reply:
         awake = self._live.current

@@ -35,18 +35,18 @@ def test_the_rows_of_a_day_are_written_and_those_of_others_are_not(tmp_path: Pat
         assert path.read_bytes() == data
     assert journal_export.write(kept, store, date(2025, 1, 1)) is None
     assert store.list("monitoring") == [key]
-    assert list(journal_export.days(kept)) == [date(2026, 1, 30), date(2026, 1, 31), date(2026, 2, 1)]
     kept.close()
 
 
 def test_a_day_of_many_pages_is_whole_whatever_the_order_of_its_times(database: str, tmp_path: Path) -> None:
     kept, noon = journal.connect(database), at("2026-01-31T12:00:00")
-    assert list(journal_export.days(kept)) == []
     moments = [noon + (-1) ** number * number * 25_000_000 for number in range(2_500)]
     kept.append([Entry("decision", n.to_bytes(16, "big"), b'{"n":%d}' % n, moment) for n, moment in enumerate(moments)])
     store = objects.connect(f"file://{tmp_path}/var")
     found = []
-    for day in journal_export.days(kept):
+    days = sorted({datetime.fromtimestamp(moment / 1e6, UTC).date() for moment in moments})
+    assert len(days) > 2
+    for day in days:
         key = journal_export.write(kept, store, day)
         assert key is not None
         with store.download(key) as path:
