@@ -26,7 +26,7 @@ serve: .venv/run  ## the API on port 8000; trains first if there is no productio
 	$(MODULE) serve
 
 test: .venv/dev  ## the tests, with coverage
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 check: .venv/dev  ## formatting, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
