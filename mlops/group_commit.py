@@ -70,12 +70,13 @@ class GroupCommit:
             raise StorageFailed("the journal is closed")
         if self._line is None:
             await self.open()
+        if self._line is None:
+            raise Unreachable(GONE)
         if failures is not None and failures != self.failures:
             raise StorageFailed("what came before it could not be written")
         sent = _Sent(entries, time.monotonic(), asyncio.get_running_loop().create_future())
         self._sent.append(sent)
-        if self._line is not None:
-            self._line.send(framed(Write(list(entries), self.failures)))
+        self._line.send(framed(Write(list(entries), self.failures)))
         return await sent.future
 
     @property

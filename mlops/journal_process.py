@@ -4,6 +4,7 @@ It has an interpreter of its own, so that a commit and its fsync cost the one th
 ends when the other side of its socket closes, after writing all that was sent.
 """
 
+import contextlib
 import itertools
 import signal
 import socket
@@ -97,7 +98,7 @@ def main() -> None:
     # Who asks to stop asks the process that decides; what it has accepted is still to be written.
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as line:
+    with socket.socket(fileno=int(sys.argv[1])) as line, contextlib.suppress(ConnectionError):
         frames, waiting = Frames(), []
         writer: Writer | None = None
         while data := line.recv(CHUNK):

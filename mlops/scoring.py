@@ -1,10 +1,11 @@
 """The online path: requests in, answers out. Requests that arrive together are decided together, in their order."""
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -244,11 +245,13 @@ class Scorer:
         for unit in units:
             seconds += [done - unit.arrived] * len(unit.bodies)
         for watcher in self._watchers:
-            watcher.answered(outcomes, seconds)
+            with _told_to_the_log("a watcher failed"):
+                watcher.answered(outcomes, seconds)
         for unit in units:
             mine = outcomes[place : place + len(unit.bodies)]
             place += len(unit.bodies)
-            unit.told(mine)
+            with _told_to_the_log("an answer could not be given"):
+                unit.told(mine)
 
     async def _decide(self, bodies: Sequence[bytes | msgspec.Raw], arrived: float) -> list[Outcome]:
         awake, now = self._current(), self._clock.now()
@@ -417,6 +420,15 @@ def _repeated(request: Request, id_: bytes, body: bytes) -> Decided:
     if record.digest != request.digest:
         raise Refused("this id was decided with other values; ids are given once", status=CONFLICT)
     return Decided(id_, record, True)
+
+
+@contextlib.contextmanager
+def _told_to_the_log(what: str) -> Iterator[None]:
+    """Go on with the others when one fails."""
+    try:
+        yield
+    except Exception:
+        log.exception(what)
 
 
 def _unavailable(error: Exception) -> Refused:

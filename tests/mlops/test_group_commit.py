@@ -22,8 +22,10 @@ from tests.mlops.test_journal import entry
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[GroupCommit]:
     group = GroupCommit(url)
-    yield group
-    await group.close()
+    try:
+        yield group
+    finally:
+        await group.close()
 
 
 def writing_process(group: GroupCommit) -> int:
