@@ -1,16 +1,16 @@
 """The online path: requests in, answers out. Requests that arrive together are decided together, in their order."""
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from mlops.answers import Answers
+from mlops.batches import Batches
 from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Stamp
 from mlops.errors import Damaged, MlopsError, NotFound, Refused, StorageFailed
 from mlops.group_commit import GroupCommit
@@ -19,10 +19,6 @@ from mlops.journal import Entry, Kept, Row
 DECISION, LABEL = "decision", "label"
 PRODUCTION = "production"
 UNAVAILABLE = 503
-AT_WORK = 2
-"""Batches at once: while one is being written, the next is decided."""
-FORGETS = 0.98
-"""What is usually under way is forgotten by so much with each batch."""
 CONFLICT = 409
 
 encode = msgspec.json.Encoder().encode
@@ -41,7 +37,7 @@ class Decided(NamedTuple):
 
 
 Outcome = Decided | Refused
-Told = Callable[[list[Outcome]], None]
+Bodies = Sequence[bytes | msgspec.Raw]
 Restore = Callable[[Sequence[Mapping[str, Any]], Sequence[Labelled]], Awaitable[None]]
 
 
@@ -96,14 +92,6 @@ class Clock:
         return self._latest
 
 
-class Unit(NamedTuple):
-    """Bodies that came in one call, when, and who is told their outcomes."""
-
-    bodies: Sequence[bytes | msgspec.Raw]
-    arrived: float
-    told: Told
-
-
 class Scorer:
     """Decides, remembers, explains and learns, for one module."""
 
@@ -114,27 +102,19 @@ class Scorer:
         self._name, self._versions, self._journal, self._answers = name, versions, journal, answers
         self._clock, self._watchers, self._shared = clock, watchers, shared
         self._sharing: set[asyncio.Task[None]] = set()
-        self._waiting: list[Unit] = []
-        self._scheduled, self._queued, self._under_way, self._usual = False, 0, 0, 0.0
+        self._batches: Batches[bytes | msgspec.Raw, Outcome] = Batches(self._go, self._watch, self._is_sure)
         self._past = ""
         self._deciding = 0
         self._switching = asyncio.Lock()
-        self._running: set[asyncio.Task[None]] = set()
         self._unsure: list[tuple[Predictor, Request]] = []
 
-    async def decide(self, bodies: Sequence[bytes | msgspec.Raw]) -> list[Outcome]:
+    async def decide(self, bodies: Bodies) -> list[Outcome]:
         """Decide requests in order, one outcome each; an answer is in the journal before it is given."""
-        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self.submit(bodies, lambda outcomes: None if future.done() else future.set_result(outcomes))
-        return await future
+        return await self._batches.result(bodies)
 
-    def submit(self, bodies: Sequence[bytes | msgspec.Raw], told: Told) -> None:
+    def submit(self, bodies: Bodies, told: Callable[[list[Outcome]], None]) -> None:
         """Decide requests like `decide`, and hand the outcomes to `told` on the loop: the way without a task."""
-        self._waiting.append(Unit(bodies, time.perf_counter(), told))
-        self._queued += len(bodies)
-        self._under_way += len(bodies)
-        self._usual = max(self._usual, self._under_way)
-        self._schedule()
+        self._batches.submit(bodies, told)
 
     async def find(self, id_: bytes) -> tuple[Record, Sequence[Fact]]:
         """Return a decision and the labels known of it. Raises `NotFound`."""
@@ -206,54 +186,24 @@ class Scorer:
 
     async def finish(self) -> None:
         """Wait until everything that was accepted is answered."""
-        while self._waiting or self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
-            await asyncio.sleep(0)
+        await self._batches.finish()
 
-    def _schedule(self) -> None:
-        """Begin the next batch, once all that has arrived by now is in it, if it is time for one.
-
-        While nothing is under way it always is. While one batch is being written, the next begins when it has half of
-        what usually is under way: two batches of half the size keep both the loop and the disk busy, and smaller ones
-        would only cost more. After a failure nothing is decided beside anything else.
-        """
-        beside = len(self._running) < AT_WORK and not self._unsure and AT_WORK * self._queued >= self._usual
-        if self._waiting and not self._scheduled and (beside or not self._running):
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
-
-    def _start(self) -> None:
-        self._scheduled = False
-        units, self._waiting, self._queued = self._waiting, [], 0
-        self._usual = max(self._usual * FORGETS, self._under_way)
-        task = asyncio.get_running_loop().create_task(self._run(units))
-        self._running.add(task)
-        task.add_done_callback(self._next)
-
-    def _next(self, done: asyncio.Task[None]) -> None:
-        self._running.discard(done)
-        self._schedule()
-
-    async def _run(self, units: Sequence[Unit]) -> None:
-        bodies = [body for unit in units for body in unit.bodies]
+    async def _go(self, bodies: Bodies, arrived: float) -> list[Outcome]:
+        """Decide a batch, whose first body arrived at that time; what fails is an outcome too."""
         try:
-            outcomes = await self._decide(bodies, units[0].arrived)
+            return await self._decide(bodies, arrived)
         except Exception as error:
-            outcomes = [_unavailable(error)] * len(bodies)
-        self._under_way -= len(bodies)
-        done, place, seconds = time.perf_counter(), 0, []
-        for unit in units:
-            seconds += [done - unit.arrived] * len(unit.bodies)
-        for watcher in self._watchers:
-            with _told_to_the_log("a watcher failed"):
-                watcher.answered(outcomes, seconds)
-        for unit in units:
-            mine = outcomes[place : place + len(unit.bodies)]
-            place += len(unit.bodies)
-            with _told_to_the_log("an answer could not be given"):
-                unit.told(mine)
+            return [_unavailable(error)] * len(bodies)
 
-    async def _decide(self, bodies: Sequence[bytes | msgspec.Raw], arrived: float) -> list[Outcome]:
+    def _watch(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None:
+        for watcher in self._watchers:
+            watcher.answered(outcomes, seconds)
+
+    def _is_sure(self) -> bool:
+        """Whether the past holds what the journal holds; after a failure nothing is decided beside anything else."""
+        return not self._unsure
+
+    async def _decide(self, bodies: Bodies, arrived: float) -> list[Outcome]:
         awake, now = self._current(), self._clock.now()
         outcomes: dict[int, Outcome] = {}
         asked: list[tuple[int, Request]] = []
@@ -420,15 +370,6 @@ def _repeated(request: Request, id_: bytes, body: bytes) -> Decided:
     if record.digest != request.digest:
         raise Refused("this id was decided with other values; ids are given once", status=CONFLICT)
     return Decided(id_, record, True)
-
-
-@contextlib.contextmanager
-def _told_to_the_log(what: str) -> Iterator[None]:
-    """Go on with the others when one fails."""
-    try:
-        yield
-    except Exception:
-        log.exception(what)
 
 
 def _unavailable(error: Exception) -> Refused:
