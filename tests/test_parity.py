@@ -12,11 +12,14 @@ import pytest
 from mlops import journal
 from mlops.scoring import DECISION, decode_record
 from modules.fraud_detection import settings
+from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.data.synthetic import Simulation
-from modules.fraud_detection.src.features import build_features, declaration
-from tests.api import Client, processes, settings_of
+from modules.fraud_detection.src.features import build_features, declaration, entity_past, online_kernels
+from modules.fraud_detection.src.features.declaration import Declaration
+from modules.fraud_detection.src.features.entity_past import EntityPast
+from tests.api import Client, processes, serving, settings_of
 from tests.conftest import SHARED, run, small_job
 from tests.redis_server import RedisServer
 
@@ -29,6 +32,9 @@ QUICK = {
     "split": {"train": "7d"},
     "model": {"parameters": {"xgb": {"rounds": 10, "max_depth": 3}}, "search": {"xgb": [{}]}},
 }
+SCAN = online_kernels.scan_events
+FEW = 1_500
+SMALL = Simulation(customers=300, terminals=100, days=TRAINED_DAYS + 8)
 SIMULATED = Simulation(customers=1_200, terminals=500, days=TRAINED_DAYS + 33)
 
 
@@ -38,6 +44,13 @@ def history() -> tuple[pl.DataFrame, Path]:
         table = pl.read_parquet(HANDBOOK).filter(pl.col("TERMINAL_ID").cast(pl.Int64) % 6 == 0)
         return table, settings.FILE.parent / "handbook_own.yaml"
     return synthetic.simulate(SIMULATED), settings.FILE
+
+
+def without_the_row_itself(words: Any, starts: Any, own: Any, *rest: Any) -> Any:
+    """Scan events as if each row had come a microsecond before itself."""
+    earlier = own.copy()
+    earlier[:, online_kernels.TIME] -= 1
+    return SCAN(words, starts, earlier, *rest)
 
 
 def request(row: dict[str, Any], dataset: DataSet) -> dict[str, Any]:
@@ -59,25 +72,62 @@ def test_fifty_thousand_transactions_see_live_what_the_batch_sees(
     online: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     table, file = history()
+    live, served, dataset, declared = served_after_training(table, file, ROWS, online, tmp_path)
+    with processes(served, tmp_path) as (_, client), ThreadPoolExecutor(LANES) as pool:
+        replay(client, live, dataset, pool)
+    found, degraded = differences(served, table, live, dataset, declared)
+    record_property("values compared", ROWS * len(found))
+    assert degraded == 0
+    assert {name: count for name, count in found.items() if count} == {}
+
+
+SEEN_AT_THE_START = "a row is late for itself"
+BUGS: dict[str, tuple[object, str, Any]] = {
+    "cents are lost": (entity_past, "_number", lambda value: float("nan") if value is None else float(round(value))),
+    "labels are lost": (EntityPast, "facts", lambda self, row, facts: []),
+    SEEN_AT_THE_START: (online_kernels, "scan_events", without_the_row_itself),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_comparison_notices_a_planted_bug(bug: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = synthetic.simulate(SMALL)
+    live, served, dataset, declared = served_after_training(table, settings.FILE, FEW, "memory://", tmp_path)
+    if bug != SEEN_AT_THE_START:
+        monkeypatch.setattr(*BUGS[bug])
+    with serving(served) as client, ThreadPoolExecutor(LANES) as pool:
+        # With this one from the start the version would not be served: its canned transaction would score wrong.
+        monkeypatch.setattr(*BUGS[bug])
+        replay(client, live, dataset, pool)
+    found, _ = differences(served, table, live, dataset, declared)
+    assert sum(found.values()) > 0
+
+
+def served_after_training(
+    table: pl.DataFrame, file: Path, rows: int, online: str, folder: Path
+) -> tuple[pl.DataFrame, Settings, DataSet, Declaration]:
+    """Train on the first days of a history; return the next rows, the settings to serve, and what is declared."""
     read = settings.read(file, "local", {})
-    dataset, declared = read.data, read.features
-    time = dataset.time.column
+    dataset, time = read.data, read.data.time.column
     begin = table[time].min()
     assert begin is not None
     cut = begin + timedelta(days=TRAINED_DAYS)  # type: ignore[operator]
-    table.filter(pl.col(time) < cut).write_parquet(tmp_path / "trained.parquet")
-    live = table.filter(pl.col(time) >= cut).sort(time, dataset.id_column).head(ROWS)
-    assert live.height == ROWS
+    table.filter(pl.col(time) < cut).write_parquet(folder / "trained.parquet")
+    live = table.filter(pl.col(time) >= cut).sort(time, dataset.id_column).head(rows)
+    assert live.height == rows
+    job = run(small_job(folder, str(folder / "trained.parquet"), file, **QUICK))
+    return live, settings_of(job, folder, platform={"online": online}), dataset, read.features
 
-    job = run(small_job(tmp_path, str(tmp_path / "trained.parquet"), file, **QUICK))
-    served = settings_of(job, tmp_path, platform={"online": online})
-    with processes(served, tmp_path) as (_, client), ThreadPoolExecutor(LANES) as pool:
-        replay(client, live, dataset, pool)
 
-    columns = [feature.name for feature in declaration.features(declared, dataset)]
+def differences(
+    served: Settings, table: pl.DataFrame, live: pl.DataFrame, dataset: DataSet, declared: Declaration
+) -> tuple[dict[str, int], int]:
+    """How many values of each feature differ between the journal and the batch; and how many rows were degraded."""
+    columns, time = [feature.name for feature in declaration.features(declared, dataset)], dataset.time.column
     kept = journal.connect(served.platform.journal)
     seen = [decode_record(row.entry.body) for row in kept.since(0) if row.entry.kind == DECISION]
     kept.close()
+    assert len(seen) == live.height
     found = pl.DataFrame([record.seen for record in seen], schema=columns, orient="row")
     rows = table.filter(pl.col(time) < live[time].max() + timedelta(days=1))  # type: ignore[operator]
     batch = build_features.build(rows, dataset, declared)
@@ -85,11 +135,8 @@ def test_fifty_thousand_transactions_see_live_what_the_batch_sees(
     expected = ids.join(
         batch.with_columns(pl.col(dataset.id_column).cast(pl.String).alias("key")), on="key", how="left"
     )
-    assert len(seen) == ROWS
-    assert not any(record.degraded for record in seen)
     different = {name: int((found[name].ne_missing(expected[name])).sum()) for name in columns}
-    record_property("values compared", ROWS * len(columns))
-    assert {name: count for name, count in different.items() if count} == {}
+    return different, sum(record.degraded for record in seen)
 
 
 def replay(client: Client, live: pl.DataFrame, dataset: DataSet, pool: ThreadPoolExecutor) -> None:
