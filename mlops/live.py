@@ -131,26 +131,25 @@ class Live(Generic[P]):
             self._refused = version.number, now + PATIENCE
             raise
 
-    def _take(self, version: Version) -> None:
+    def _take(self, version: Version, problem: str | None = None) -> None:
+        """Wake a version and serve it from now on, with what is still wrong."""
         predictor = self._open(version)
         self._prepare(predictor)
         _write(self._cache / f"{version.number}.json", version)
         _write(self._cache / LATEST, version)
         self._refused = None
         self.current = Awake(version, predictor)
-        self._tell(None)
+        self._tell(problem)
         log.info("a version is served", extra={"version": version.number, "hash": self.current.hash})
 
     def _fall_back(self) -> None:
         """At the start, serve what was served last."""
         if self.current is not None or (version := self._known("latest")) is None:
             return
-        why = self.problem
         try:
-            self._take(version)
+            self._take(version, self.problem)
         except MlopsError as error:
-            why = f"{why}; the version served last cannot be woken either: {error}"
-        self._tell(why)
+            self._tell(f"{self.problem}; the version served last cannot be woken either: {error}")
 
     def _find(self, which: str | int) -> Version:
         if self._registry is None:
