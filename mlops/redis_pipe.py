@@ -144,20 +144,20 @@ class _Wire:
 
     def close(self, why: str) -> None:
         """Let go of the connection; what was on its way fails, and for a while all that is asked."""
-        if self._socket is None:
-            return
-        self._not_before = time.monotonic() + PAUSE
         trips, self._trips = self._trips, deque()
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-            for trip in trips:
-                trip.timer.cancel()
-                if not trip.future.done():
-                    trip.future.set_exception(Unreachable(f"Redis does not answer: {why}"))
-        self._connection.disconnect()
-        self._socket = self._connection = None
+        ended = self._loop is None or self._loop.is_closed()
+        for trip in () if ended else trips:
+            trip.timer.cancel()
+            if not trip.future.done():
+                trip.future.set_exception(Unreachable(f"Redis does not answer: {why}"))
         self._outgoing.clear()
+        if self._socket is not None:
+            self._not_before = time.monotonic() + PAUSE
+            if self._loop is not None and not ended:
+                self._loop.remove_reader(self._socket)
+                self._loop.remove_writer(self._socket)
+            self._connection.disconnect()
+            self._socket = self._connection = None
 
     def _move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Go on with another loop, once the one before has ended."""

@@ -23,8 +23,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
-TOO_MANY = Refused("too many requests are in work; ask again soon", status=503)
-NOTHING_HERE = NotFound("there is nothing here on this port")
 encode = msgspec.json.Encoder().encode
 log = logging.getLogger("serving")
 
@@ -108,7 +106,7 @@ class Door:
             await send({"type": "websocket.close", "code": 1000})
             return
         if self._hidden(scope["server"][1], scope["path"]):
-            reply = refusal(NOTHING_HERE)
+            reply = HIDDEN
         elif (route := self._direct.get((scope["method"], scope["path"]))) is not None:
             reply = await self._answer(route, "", scope, receive)
         else:
@@ -125,10 +123,11 @@ class Door:
     def begin(self, head: Head, body: bytes, answer: Answer) -> None:
         """Answer a request that came the short way."""
         route, begin = self._prompt[head.method, head.path]
-        if self._is_full(route):
-            # Under overload most calls end here: they must cost next to nothing, or they would starve the others.
-            answer(OVERLOADED.status, OVERLOADED_LINES, OVERLOADED.body)
-            self._told(route.path, OVERLOADED.status, 0.0)
+        # Under overload most calls end here: they must cost next to nothing, or they would starve the others.
+        ready = OVERLOADED if self._is_full(route) else HIDDEN if self._hidden(head.port, route.path) else None
+        if ready is not None:
+            self._told(route.path, ready.status, 0.0)
+            answer(ready.status, _lines(ready), ready.body)
             return
         began = time.perf_counter()
 
@@ -138,8 +137,6 @@ class Door:
 
         self._busy += 1
         try:
-            if self._hidden(head.port, route.path):
-                raise NOTHING_HERE
             _, accept = self._let_in(route, head.headers, head.port)
             begin(Call(body, accept=accept), done)
         except Exception as error:
@@ -148,12 +145,12 @@ class Door:
             done(refused)
 
     async def _answer(self, route: Route, rest: str, scope: Scope, receive: Receive) -> Reply:
+        if self._is_full(route):
+            self._told(route.path, OVERLOADED.status, 0.0)
+            return OVERLOADED
         began = time.perf_counter()
-        full = self._is_full(route)
         self._busy += 1
         try:
-            if full:
-                raise TOO_MANY
             length, accept = self._let_in(route, scope["headers"], scope["server"][1])
             body = await self._body(length, receive) if route.method == "POST" else b""
             reply = await route.handle(Call(body, scope["query_string"], accept, rest))
@@ -261,8 +258,9 @@ def _lines(reply: Reply) -> bytes:
     return lines + b"".join([b"%b: %b\r\n" % header for header in reply.headers]) if reply.headers else lines
 
 
-OVERLOADED = refusal(TOO_MANY)
-OVERLOADED_LINES = _lines(OVERLOADED)
+# Made once: an error that is raised again and again would keep the frames of every call that met it.
+OVERLOADED = refusal(Refused("too many requests are in work; ask again soon", status=503))
+HIDDEN = refusal(NotFound("there is nothing here on this port"))
 
 
 async def _no_such_route(_: Request, error: Any) -> Response:
