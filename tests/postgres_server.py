@@ -15,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.services import missing
+
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -26,7 +28,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with path_server() as url:
             yield url
     else:
-        (pytest.fail if os.environ.get("MLOPS_TEST_REQUIRE_SERVICES") else pytest.skip)("there is no PostgreSQL")
+        missing("there is no PostgreSQL")
 
 
 @pytest.fixture

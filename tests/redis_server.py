@@ -1,6 +1,5 @@
 """Real Redis servers for tests: started on a free port, killed, stopped in their tracks, started again empty."""
 
-import os
 import shutil
 import signal
 import socket
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import redis
+
+from tests.services import missing
 
 
 class RedisServer:
@@ -105,7 +106,7 @@ def program() -> str:
     )
     found = next((str(place) for place in places if place.exists()), None) or shutil.which("redis-server")
     if found is None:
-        (pytest.fail if os.environ.get("MLOPS_TEST_REQUIRE_SERVICES") else pytest.skip)("there is no redis-server")
+        missing("there is no redis-server")
     return found
 
 

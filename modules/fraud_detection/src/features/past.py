@@ -56,7 +56,7 @@ class Past:
         """Fill the store, or, where it does not answer, the spare."""
         try:
             self._up_to = await self._fill(self._main, self._store)
-        except StorageFailed as error:
+        except (StorageFailed, Damaged) as error:
             self._go_down(error)
         if self._spare_filled is not None:
             await self._spare_filled
@@ -66,28 +66,26 @@ class Past:
         if not self._down:
             try:
                 return await self._main.build(rows, keep)
-            except StorageFailed as error:
-                self._go_down(error)
-            except Damaged as error:
-                self._suspects |= self._main.keys(rows)
-                self._go_down(error)
+            except (StorageFailed, Damaged) as error:
+                self._go_down(error, rows)
         return await self._from_spare(rows, keep)
 
     async def forget(self, rows: Sequence[Row]) -> None:
         """Take rows out again."""
         self._recent_rows = [row for row in self._recent_rows if row not in rows]
-        await self._each(lambda features: features.forget(rows))
+        await self._each(rows, lambda features: features.forget(rows))
 
     async def learn(self, row: Row, facts: Facts) -> None:
         """Count the last of the facts about a row from when it was known."""
         if self._down:
             self._recent_facts.append((row, facts))
-        await self._each(lambda features: features.learn(row, facts))
+        await self._each([row], lambda features: features.learn(row, facts))
 
     async def restore(self, rows: Sequence[Row], labelled: Iterable[tuple[Row, Facts]]) -> None:
         """Bring rows, and all facts about rows, back."""
         facts = list(labelled)
-        await self._each(lambda features: features.restore(rows, facts))
+        touched = [*rows, *(row for row, _ in facts)]
+        await self._each(touched, lambda features: features.restore(rows, facts))
 
     async def catch_up(self) -> None:
         """Take in what the journal got since the last time."""
@@ -95,21 +93,23 @@ class Past:
             try:
                 self._up_to = await self._replay(self._main, self._up_to)
                 await self._store.reach(self._up_to)
-            except StorageFailed as error:
+            except (StorageFailed, Damaged) as error:
                 self._go_down(error)
 
-    async def _each(self, do: Callable[[OnlineFeatures], Awaitable[None]]) -> None:
-        """Do something to the store, and to the spare while it stands in."""
+    async def _each(self, rows: Sequence[Row], do: Callable[[OnlineFeatures], Awaitable[None]]) -> None:
+        """Do something with rows to the store, and to the spare while it stands in."""
         if not self._down:
             try:
                 await do(self._main)
-            except StorageFailed as error:
-                self._go_down(error)
+            except (StorageFailed, Damaged) as error:
+                self._go_down(error, rows)
         if self._down:
             await do(self._spare)
 
-    def _go_down(self, error: Exception) -> None:
-        """From now on the spare answers, and the store is looked after."""
+    def _go_down(self, error: Exception, rows: Sequence[Row] = ()) -> None:
+        """From now on the spare answers, and the store is looked after; what is damaged is among the rows' logs."""
+        if isinstance(error, Damaged):
+            self._suspects |= self._main.keys(rows)
         if self._down:
             return
         log.warning("live features go on from the journal", extra={"reason": str(error)})
@@ -143,6 +143,7 @@ class Past:
 
     async def _recover(self) -> None:
         """Wait until the store answers, bring it up to date, and go back to it."""
+        reason = ""
         while self._down:
             await asyncio.sleep(PROBE)
             try:
@@ -156,7 +157,9 @@ class Past:
                 self._down = False
                 log.info("live features are back in their store")
             except MlopsError as error:
-                log.info("the store is not back yet", extra={"reason": str(error)})
+                if str(error) != reason:
+                    reason = str(error)
+                    log.info("the store is not back yet", extra={"reason": reason})
 
     async def _mend(self) -> None:
         """Put what the spare knows in the place of logs that were found damaged."""
