@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlops import objects, tracking
+from mlops.ledger import Ledger
 from mlops.objects import Objects
 from mlops.registry import Registry
 from mlops.settings import Platform
@@ -12,7 +13,7 @@ from mlops.tracking import Tracking
 
 @dataclass(frozen=True)
 class Connected:
-    """The platform's parts; MLflow is opened by the first one who asks for it."""
+    """The platform's parts; MLflow and the ledger are opened by the first who asks for them."""
 
     settings: Platform
     objects: Objects
@@ -20,6 +21,10 @@ class Connected:
     @cached_property
     def tracking(self) -> Tracking:
         return tracking.connect(self.settings.tracking, self.settings.artifacts)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.settings.ledger)
 
     @cached_property
     def registry(self) -> Registry:

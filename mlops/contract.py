@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from mlops.traffic import Traffic
+
 Json = Mapping[str, Any]
 
 
@@ -38,7 +40,8 @@ class Stamp(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """A decision as the journal keeps it: enough to say it again, and to explain it, without anything else.
 
-    `took` is microseconds from the arrival of the request to the entry.
+    `took` is microseconds from the arrival of the request to the entry; `instead_of` is the version that was to decide
+    and failed.
     """
 
     key: str
@@ -49,6 +52,7 @@ class Record(msgspec.Struct, frozen=True):
     model: Stamp
     took: int
     degraded: bool
+    instead_of: int | None = None
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -76,6 +80,12 @@ class Labelled:
 
     row: Mapping[str, Any]
     facts: Sequence[tuple[int, int]]
+
+
+class Router(Protocol):
+    """Tells which arm of the traffic decides a row: one of `mlops.traffic`'s, the same for the same row and traffic."""
+
+    def arm(self, traffic: Traffic, row: Mapping[str, Any]) -> str: ...
 
 
 class Predictor(Protocol):

@@ -128,7 +128,8 @@ def open_engine(url: str) -> Engine:
         engine = _postgresql(parsed)
     else:
         raise BadConfiguration(
-            "platform.journal is no journal's URL; write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+            "platform.journal or platform.ledger is no database's URL; write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
         )
     try:
         with engine.connect() as connection:

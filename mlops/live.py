@@ -1,4 +1,4 @@
-"""The version behind an alias, awake: swapped for the next one between two answers, never in the middle of one."""
+"""The versions that the traffic names, awake: swapped between two answers, never in the middle of one."""
 
 import json
 import logging
@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from mlops.errors import Damaged, MlopsError
+import msgspec
+
+from mlops.errors import Damaged, MlopsError, NotFound, StorageFailed
 from mlops.registry import Registry, Version
+from mlops.traffic import Traffic
 
 P = TypeVar("P")
 
 REMEMBERED = 4
-"""Older versions that stay awake to explain what they said."""
+"""Versions that stay awake: the latest that answered, and the latest that were asked why."""
 PATIENCE = 60
 """Seconds after which a version that could not be woken is tried again."""
 LATEST = "latest.json"
@@ -49,30 +52,46 @@ class Awake(Generic[P]):
         return self.version.tags["configuration"]
 
 
-class Live(Generic[P]):
-    """Keeps the version that an alias names awake.
+@dataclass(frozen=True)
+class Deployed(Generic[P]):
+    """What answers: production, and the candidate where it answers a share and could be woken."""
 
-    A thread asks the registry every `every` seconds. A new version is fetched into `cache`, woken (`wake` verifies its
-    files), made ready (`prepare`), and only then takes the place of the old one. What cannot be woken or asked leaves
-    the old version in place, and `problem` says why. Where the registry does not answer at the start, the version that
-    was served last is taken from `cache`.
+    traffic: Traffic
+    production: Awake[P]
+    candidate: Awake[P] | None
+
+
+class Live(Generic[P]):
+    """Keeps the versions that answer awake.
+
+    A thread asks every `every` seconds what the `traffic` is to be. A new version is found in the registry, fetched
+    into `cache`, woken (`wake` verifies its files), made ready (`prepare`), and only then takes its place. Where
+    production cannot be woken what was deployed before stays; where a candidate cannot, production answers alone;
+    `problem` says why. Versions that were left stay awake for a while, so that the way back takes no time. Where nobody
+    tells the traffic at the start, the version that was in production last is taken from `cache`.
     """
 
     def __init__(
-        self, registry: Callable[[], Registry], name: str, alias: str, wake: Callable[[Path, Version], P],
-        prepare: Callable[[P], None], cache: Path, every: float = 0.5,
+        self, traffic: Callable[[], Traffic | None], registry: Callable[[], Registry], name: str,
+        wake: Callable[[Path, Version], P], prepare: Callable[[P], None], cache: Path, every: float = 0.5,
     ) -> None:  # fmt: skip
-        self._connect, self._name, self._alias = registry, name, alias
+        self._traffic, self._connect, self._name = traffic, registry, name
         self._wake, self._prepare, self._cache, self._every = wake, prepare, cache, every
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._older: OrderedDict[int, Awake[P]] = OrderedDict()
+        self._kept: OrderedDict[int, Awake[P]] = OrderedDict()
+        self._ready: OrderedDict[int, Awake[P]] = OrderedDict()
         self._registry: Registry | None = None
-        self._refused: tuple[int, float] | None = None
+        self._refused: dict[int, tuple[str, float]] = {}
         self._thread = threading.Thread(target=self._watch, name="live", daemon=True)
-        self.current: Awake[P] | None = None
+        self.deployed: Deployed[P] | None = None
         self.problem: str | None = "no version has been woken yet"
         self.changed = threading.Condition()
+
+    @property
+    def current(self) -> Awake[P] | None:
+        """The version in production."""
+        return None if self.deployed is None else self.deployed.production
 
     def start(self) -> None:
         """Begin to watch."""
@@ -91,14 +110,11 @@ class Live(Generic[P]):
     def awake(self, number: int) -> Awake[P]:
         """Wake the version with this number, to explain what it said. Raises any `MlopsError`."""
         with self._lock:
-            found = self._older.get(number)
+            found = self._ready.get(number) or self._kept.get(number)
             if found is None:
-                version = self._known(number) or self._find(number)
+                version = self._version(number)
                 found = Awake(version, self._open(version))
-                self._older[number] = found
-                if len(self._older) > REMEMBERED:
-                    self._older.popitem(last=False)
-            self._older.move_to_end(number)
+            _keep(self._kept, found)
             return found
 
     def _watch(self) -> None:
@@ -109,52 +125,78 @@ class Live(Generic[P]):
                 self._tell(str(error))
                 self._fall_back()
             except Exception:
-                log.exception("the registry could not be asked")
-                self._tell("the registry could not be asked; the log says more")
+                log.exception("the traffic could not be asked")
+                self._tell("the traffic could not be asked; the log says more")
                 self._fall_back()
             if self._stopping.wait(self._every):
                 return
 
     def _look(self) -> None:
-        """Ask which version it is to be, and wake it where it is another one."""
-        version = self._find(self._alias)
-        if self.current is not None and self.current.version == version:
-            self._tell(None)
-            return
-        now = time.monotonic()
-        if self._refused is not None and self._refused[0] == version.number and now < self._refused[1]:
-            self._tell(self.problem)
-            return
-        try:
-            self._take(version)
-        except Exception:
-            self._refused = version.number, now + PATIENCE
-            raise
+        """Ask who is to answer, and wake what does not yet."""
+        traffic = self._traffic()
+        if traffic is None:
+            way = f"make one: python -m modules.{self._name} pipeline"
+            raise NotFound(f"no version of '{self._name}' is in production; {way}")
+        production, candidate, problem = self._made_ready(traffic.production), None, None
+        if traffic.answering is not None:
+            try:
+                candidate = self._made_ready(traffic.answering)
+            except MlopsError as error:
+                problem = f"version {traffic.answering} is not served, production answers alone: {error}"
+        self._deploy(Deployed(traffic, production, candidate), problem)
 
-    def _take(self, version: Version, problem: str | None = None) -> None:
-        """Wake a version and serve it from now on, with what is still wrong."""
-        predictor = self._open(version)
-        self._prepare(predictor)
-        _write(self._cache / f"{version.number}.json", version)
-        _write(self._cache / LATEST, version)
-        self._refused = None
-        self.current = Awake(version, predictor)
+    def _made_ready(self, number: int) -> Awake[P]:
+        """Wake a version; one that could not be woken is not tried again for a while. Raises `MlopsError`."""
+        if (found := self._ready.get(number)) is None:
+            reason, until = self._refused.get(number, ("", 0.0))
+            if time.monotonic() < until:
+                raise MlopsError(reason)
+            try:
+                version = self._version(number)
+                found = Awake(version, self._open(version))
+                self._prepare(found.predictor)
+                _write(self._cache / f"{number}.json", version)
+            except Exception as error:
+                if not isinstance(error, MlopsError):
+                    log.exception("version %s could not be woken", number)
+                    error = MlopsError(f"version {number} could not be woken; the log says more")
+                self._refused[number] = str(error), time.monotonic() + PATIENCE
+                raise error from None
+            self._refused.pop(number, None)
+        _keep(self._ready, found)
+        return found
+
+    def _deploy(self, deployed: Deployed[P], problem: str | None) -> None:
+        """Let it answer from now on, with what is still wrong."""
+        before = self.deployed
+        if before != deployed:
+            _write(self._cache / LATEST, deployed.production.version)
+            self.deployed = deployed
+            log.info("the traffic changes", extra=msgspec.structs.asdict(deployed.traffic))
         self._tell(problem)
-        log.info("a version is served", extra={"version": version.number, "hash": self.current.hash})
 
     def _fall_back(self) -> None:
         """At the start, serve what was served last."""
-        if self.current is not None or (version := self._known("latest")) is None:
+        if self.deployed is not None or (version := self._known("latest")) is None:
             return
+        problem = self.problem
         try:
-            self._take(version, self.problem)
+            self._deploy(Deployed(Traffic(version.number), self._made_ready(version.number), None), problem)
         except MlopsError as error:
-            self._tell(f"{self.problem}; the version served last cannot be woken either: {error}")
+            self._tell(f"{problem}; the version served last cannot be woken either: {error}")
 
-    def _find(self, which: str | int) -> Version:
+    def _version(self, number: int) -> Version:
+        try:
+            return self._asked().find(self._name, number)
+        except StorageFailed:
+            if (known := self._known(number)) is None:
+                raise
+            return known
+
+    def _asked(self) -> Registry:
         if self._registry is None:
             self._registry = self._connect()
-        return self._registry.find(self._name, which)
+        return self._registry
 
     def _open(self, version: Version) -> P:
         """Wake from the cache; what is damaged there is fetched anew."""
@@ -164,12 +206,10 @@ class Live(Generic[P]):
                 return self._wake(folder, version)
             except Damaged:
                 shutil.rmtree(folder)
-        if self._registry is None:
-            self._registry = self._connect()
         incoming = self._cache / f".incoming-{os.getpid()}-{version.number}"
         shutil.rmtree(incoming, ignore_errors=True)
         try:
-            fetched = self._registry.fetch(version, incoming)
+            fetched = self._asked().fetch(version, incoming)
             predictor = self._wake(fetched, version)
             if not folder.exists():
                 fetched.rename(folder)
@@ -189,6 +229,14 @@ class Live(Generic[P]):
         with self.changed:
             self.problem = problem
             self.changed.notify_all()
+
+
+def _keep(kept: "OrderedDict[int, Awake[P]]", one: Awake[P]) -> None:
+    """Keep one among the latest few."""
+    kept[one.number] = one
+    kept.move_to_end(one.number)
+    if len(kept) > REMEMBERED:
+        kept.popitem(last=False)
 
 
 def _write(path: Path, version: Version) -> None:

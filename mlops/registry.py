@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.errors import NotFound
 from mlops.tracking import translated
+from mlops.traffic import CANARY, CHALLENGER, PRODUCTION, SHADOW
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PRODUCTION = "production"
+STAGE = "stage"
+USES = (PRODUCTION, SHADOW, CANARY, CHALLENGER, "previous")
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,18 @@ class Registry:
                     raise
             return _version(self.client.create_model_version(name, f"runs:/{run_id}/model", run_id, dict(tags)))
 
-    def alias(self, name: str, alias: str, number: int) -> None:
-        """Call version `number` by `alias`; the version that had the name loses it."""
+    def call(self, name: str, arms: Mapping[str, int]) -> None:
+        """Let each version be called what it is in use for, as alias and as the tag `stage`; others lose the name."""
         with translated():
-            self.client.set_registered_model_alias(name, alias, str(number))
+            called = {alias: int(number) for alias, number in self._aliases(name).items() if alias in USES}
+            for alias in called.keys() - arms.keys():
+                self.client.delete_registered_model_alias(name, alias)
+            for alias, number in arms.items():
+                if called.get(alias) != number:
+                    self.client.set_registered_model_alias(name, alias, str(number))
+            stages = {number: alias for alias, number in reversed(list(arms.items()))}
+            for number in {*called.values(), *arms.values()}:
+                self._tag(name, number, stages.get(number))
 
     def find(self, name: str, which: str | int) -> Version:
         """Return the version with this alias or number. Raises `NotFound`."""
@@ -66,6 +76,16 @@ class Registry:
         folder.mkdir(parents=True, exist_ok=True)
         with translated():
             return Path(self.client.download_artifacts(version.run_id, "model", str(folder)))
+
+    def _aliases(self, name: str) -> Mapping[str, Any]:
+        return dict(self.client.get_registered_model(name).aliases)
+
+    def _tag(self, name: str, number: int, stage: str | None) -> None:
+        before = self.client.get_model_version(name, str(number)).tags.get(STAGE)
+        if stage is None and before is not None:
+            self.client.delete_model_version_tag(name, str(number), STAGE)
+        elif stage is not None and stage != before:
+            self.client.set_model_version_tag(name, str(number), STAGE, stage)
 
 
 def _version(found: Any) -> Version:

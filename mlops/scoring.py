@@ -4,26 +4,23 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import msgspec
 
+from mlops import labels
 from mlops.answers import Answers
+from mlops.arms import Arms, Awake, Deployed, Said
 from mlops.batches import Batches
-from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Stamp
+from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Router, Stamp
 from mlops.errors import Damaged, MlopsError, NotFound, Refused, StorageFailed
 from mlops.group_commit import GroupCommit
-from mlops.journal import Entry, Kept, Row
+from mlops.journal import Entry, Kept
+from mlops.labels import DECISION, LABEL, Restore, decode_fact, decode_record, encode
 
-DECISION, LABEL = "decision", "label"
-PRODUCTION = "production"
 UNAVAILABLE = 503
 CONFLICT = 409
-
-encode = msgspec.json.Encoder().encode
-decode_record = msgspec.json.Decoder(Record).decode
-decode_fact = msgspec.json.Decoder(Fact).decode
 
 log = logging.getLogger("scoring")
 
@@ -38,28 +35,14 @@ class Decided(NamedTuple):
 
 Outcome = Decided | Refused
 Bodies = Sequence[bytes | msgspec.Raw]
-Restore = Callable[[Sequence[Mapping[str, Any]], Sequence[Labelled]], Awaitable[None]]
-
-
-class Awake(Protocol):
-    """A version that is ready to decide."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def hash(self) -> str: ...
-    @property
-    def configuration(self) -> str: ...
-    @property
-    def predictor(self) -> Predictor: ...
 
 
 class Versions(Protocol):
     """Where versions come from."""
 
     @property
-    def current(self) -> Awake | None:
-        """The version that decides now."""
+    def deployed(self) -> Deployed | None:
+        """What answers now."""
 
     def awake(self, number: int) -> Awake:
         """Wake an older version, to explain what it said. Slow the first time."""
@@ -96,14 +79,14 @@ class Scorer:
     """Decides, remembers, explains and learns, for one module."""
 
     def __init__(
-        self, name: str, versions: Versions, journal: GroupCommit, answers: Answers, clock: Clock,
+        self, name: str, versions: Versions, router: Router, journal: GroupCommit, answers: Answers, clock: Clock,
         watchers: Sequence[Watcher] = (), shared: Shared | None = None,
     ) -> None:  # fmt: skip
         self._name, self._versions, self._journal, self._answers = name, versions, journal, answers
+        self._arms = Arms(name, router)
         self._clock, self._watchers, self._shared = clock, watchers, shared
         self._sharing: set[asyncio.Task[None]] = set()
         self._batches: Batches[bytes | msgspec.Raw, Outcome] = Batches(self._go, self._watch, self._is_sure)
-        self._past = ""
         self._deciding = 0
         self._switching = asyncio.Lock()
         self._unsure: list[tuple[Predictor, Request]] = []
@@ -121,7 +104,7 @@ class Scorer:
         row = await asyncio.to_thread(self._journal.journal.find, id_)
         if row is None or row.entry.kind != DECISION:
             raise NotFound(f"there is no decision {id_.hex()}")
-        return decode_record(row.entry.body), await self._facts(id_)
+        return decode_record(row.entry.body), await labels.facts(self._journal.journal, id_)
 
     async def explain(self, record: Record, top: int | None = None) -> Explanation:
         """Explain a decision by the model of that day: the strongest `top` contributions, or all."""
@@ -137,13 +120,14 @@ class Scorer:
 
     async def what_if(self, body: bytes) -> tuple[Answer, Explanation, Stamp] | Decided:
         """Explain what would be answered, and leave no trace; for a request that was answered, give that answer."""
-        awake = self._current()
-        request = awake.predictor.read(body, self._clock.now())
+        deployed = self._deployed()
+        request = deployed.production.predictor.read(body, self._clock.now())
         row = await asyncio.to_thread(self._journal.journal.find, self.id(request.key))
         if row is not None:
             return _repeated(request, row.entry.id, row.entry.body)
+        arm, awake = self._arms.choose(deployed, request.row)
         answer = (await awake.predictor.predict([request], keep=False))[0]
-        return answer, awake.predictor.explain(answer.seen), self._stamp(awake)
+        return answer, awake.predictor.explain(answer.seen), self._arms.stamp(arm, awake)
 
     async def learn(self, key: str, label: int, known_at: int | None) -> tuple[Fact, bool]:
         """Record what the truth turned out to be; return the fact and whether it was new. Raises `NotFound`, `Refused`.
@@ -154,11 +138,11 @@ class Scorer:
         near = self._answers.get(key)
         record = decode_record(near) if near is not None else (await self.find(about))[0]
         if known_at is None:
-            latest = max(await self._facts(about), key=lambda fact: fact.known_at, default=None)
+            latest = max(await labels.facts(self._journal.journal, about), key=lambda fact: fact.known_at, default=None)
             if latest is not None and latest.label == label:
                 return latest, False
-        predictor = self._current().predictor
-        happened = predictor.happened(record.row)
+        deployed = self._deployed()
+        happened = deployed.production.predictor.happened(record.row)
         if known_at is not None and known_at <= happened:
             raise Refused("is not after what it is about", "known_at")
         if known_at is not None and known_at > now:
@@ -169,16 +153,12 @@ class Scorer:
         rows = await asyncio.to_thread(self._journal.journal.about, [about])
         # Each fact is counted on top of those before it in the journal, so that two at once cannot both be the first.
         known = [decode_fact(row.entry.body) for row in rows if row.sequence <= kept.row.sequence]
-        await predictor.learn(Labelled(record.row, [(each.known_at, each.label) for each in known]))
+        await self._arms.learn(deployed, Labelled(record.row, [(each.known_at, each.label) for each in known]))
         return fact, kept.fresh
 
     async def replay(self, restore: Restore, after: int) -> int:
         """Hand what the journal holds after a sequence number to `restore`; return how far that is."""
-        while rows := await asyncio.to_thread(self._journal.journal.page, after):
-            decided = [decode_record(row.entry.body).row for row in rows if row.entry.kind == DECISION]
-            await restore(decided, await asyncio.to_thread(self._labelled, rows))
-            after = rows[-1].sequence
-        return after
+        return await labels.replay(self._journal.journal, restore, after)
 
     def id(self, key: str) -> bytes:
         """The id of the decision about `key`: the same through every door. 16 bytes."""
@@ -204,12 +184,13 @@ class Scorer:
         return not self._unsure
 
     async def _decide(self, bodies: Bodies, arrived: float) -> list[Outcome]:
-        awake, now = self._current(), self._clock.now()
+        deployed, now = self._deployed(), self._clock.now()
+        read = deployed.production.predictor.read
         outcomes: dict[int, Outcome] = {}
         asked: list[tuple[int, Request]] = []
         for place, body in enumerate(bodies):
             try:
-                request = awake.predictor.read(body, now)
+                request = read(body, now)
                 before = self._answers.get(request.key)
                 if before is None:
                     asked.append((place, request))
@@ -219,63 +200,62 @@ class Scorer:
                 outcomes[place] = refused
         if asked:
             requests = [request for _, request in asked]
-            fresh = await self._fresh(awake, requests, now, arrived)
+            fresh = await self._fresh(deployed, requests, now, arrived)
             outcomes.update(zip((place for place, _ in asked), fresh, strict=True))
         return [outcomes[place] for place in range(len(bodies))]
 
-    async def _fresh(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
-        if awake.predictor.past != self._past:
-            await self._switch(awake.predictor)
+    async def _fresh(self, deployed: Deployed, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
+        if not self._arms.know(deployed):
+            await self._switch(deployed)
         if self._unsure:
             await self._settle()
         self._deciding += 1
         try:
-            return await self._judge(awake, requests, now, arrived)
+            return await self._judge(deployed, requests, now, arrived)
         finally:
             self._deciding -= 1
 
-    async def _judge(self, awake: Awake, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
+    async def _judge(self, deployed: Deployed, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
         failures = self._journal.failures
         if self._shared is None:
-            answers = await awake.predictor.predict(requests)
-            return await self._write(awake, requests, answers, now, arrived, failures)
+            said = await self._arms.predict(deployed, requests)
+            return await self._write(requests, said, now, arrived, failures)
         # What other workers said is asked for in the same round trip as the past; nearly all is new.
-        given, answers = await asyncio.gather(self._given(self._shared, requests), awake.predictor.predict(requests))
+        given, said = await asyncio.gather(self._given(self._shared, requests), self._arms.predict(deployed, requests))
         news = [place for place, body in enumerate(given) if body is None]
         outcomes = {
-            place: await self._as_given(awake.predictor, requests[place], self.id(requests[place].key), body)
+            place: await self._as_given(said[place].predictor, requests[place], self.id(requests[place].key), body)
             for place, body in enumerate(given)
             if body is not None
         }
         if news:
-            asked, said = [requests[place] for place in news], [answers[place] for place in news]
-            outcomes.update(zip(news, await self._write(awake, asked, said, now, arrived, failures), strict=True))
+            asked, fresh = [requests[place] for place in news], [said[place] for place in news]
+            outcomes.update(zip(news, await self._write(asked, fresh, now, arrived, failures), strict=True))
         return [outcomes[place] for place in range(len(requests))]
 
     async def _write(
-        self, awake: Awake, requests: list[Request], answers: list[Answer], now: int, arrived: float, failures: int
+        self, requests: list[Request], said: list[Said], now: int, arrived: float, failures: int
     ) -> list[Outcome]:
-        stamp = self._stamp(awake)
         took = round((time.perf_counter() - arrived) * 1e6)
-        records = [
-            Record(asked.key, asked.digest, asked.row, got.seen, got.said, stamp, took, got.degraded)
-            for asked, got in zip(requests, answers, strict=True)
-        ]
+        records = [_record(asked, one, took) for asked, one in zip(requests, said, strict=True)]
         entries = [Entry(DECISION, self.id(record.key), encode(record), now) for record in records]
+        predictors = [one.predictor for one in said]
         try:
             kept = await self._journal.keep(entries, failures)
         except MlopsError:
-            self._unsure += [(awake.predictor, request) for request in requests]
+            self._unsure += zip(predictors, requests, strict=True)
             raise
         self._share(requests, kept)
         outcomes: list[Outcome] = []
-        for request, record, one in zip(requests, records, kept, strict=True):
+        for predictor, request, record, one in zip(predictors, requests, records, kept, strict=True):
             entry = one.row.entry
             if one.fresh:
                 self._answers.put(request.key, entry.body)
                 outcomes.append(Decided(entry.id, record, False))
             else:
-                outcomes.append(await self._as_given(awake.predictor, request, entry.id, entry.body))
+                outcomes.append(await self._as_given(predictor, request, entry.id, entry.body))
+        asked = zip(predictors, requests, kept, strict=True)
+        await self._arms.decided((predictor, request) for predictor, request, one in asked if one.fresh)
         return outcomes
 
     async def _as_given(self, predictor: Predictor, request: Request, id_: bytes, body: bytes) -> Outcome:
@@ -315,27 +295,13 @@ class Scorer:
         for watcher in self._watchers:
             watcher.cache_failed()
 
-    async def _switch(self, predictor: Predictor) -> None:
-        """Go on with another past: what was decided while it was prepared is added before anything is asked of it."""
+    async def _switch(self, deployed: Deployed) -> None:
+        """Go on with other pasts; what was decided while they were prepared is added before anything is asked."""
         async with self._switching:
-            if predictor.past != self._past:
+            if not self._arms.know(deployed):
                 while self._deciding:
                     await asyncio.sleep(0)
-                await predictor.catch_up()
-                self._past = predictor.past
-
-    def _labelled(self, rows: Sequence[Row]) -> list[Labelled]:
-        """All that is known by the end of some rows about the decisions that labels among them speak of."""
-        about = {row.entry.about for row in rows if row.entry.kind == LABEL and row.entry.about is not None}
-        if not about:
-            return []
-        facts: dict[bytes, list[tuple[int, int]]] = {}
-        for row in self._journal.journal.about(about):
-            if row.sequence <= rows[-1].sequence:
-                fact = decode_fact(row.entry.body)
-                facts.setdefault(row.entry.about or b"", []).append((fact.known_at, fact.label))
-        decisions = self._journal.journal.find_all(about)
-        return [Labelled(decode_record(row.entry.body).row, facts[row.entry.id]) for row in decisions]
+                await self._arms.enter(deployed)
 
     async def _settle(self) -> None:
         """Before anything is decided after a failure: take out of the past what the journal does not hold."""
@@ -346,23 +312,25 @@ class Scorer:
             self._unsure.pop(0)
 
     async def _of_that_day(self, record: Record) -> Predictor:
-        current = self._versions.current
-        if current is None or current.hash != record.model.hash:
-            current = await asyncio.to_thread(self._versions.awake, record.model.version)
-        return current.predictor
+        deployed = self._versions.deployed
+        for awake in () if deployed is None else (deployed.production, deployed.candidate):
+            if awake is not None and awake.hash == record.model.hash:
+                return awake.predictor
+        return (await asyncio.to_thread(self._versions.awake, record.model.version)).predictor
 
-    async def _facts(self, about: bytes) -> list[Fact]:
-        rows = await asyncio.to_thread(self._journal.journal.about, [about])
-        return [decode_fact(row.entry.body) for row in rows if row.entry.kind == LABEL]
-
-    def _current(self) -> Awake:
-        current = self._versions.current
-        if current is None:
+    def _deployed(self) -> Deployed:
+        deployed = self._versions.deployed
+        if deployed is None:
             raise Refused("no model is awake yet; ask again soon", status=UNAVAILABLE)
-        return current
+        return deployed
 
-    def _stamp(self, awake: Awake) -> Stamp:
-        return Stamp(self._name, awake.number, PRODUCTION, awake.hash, awake.configuration)
+
+def _record(request: Request, said: Said, took: int) -> Record:
+    answer = said.answer
+    return Record(
+        request.key, request.digest, request.row, answer.seen, answer.said, said.stamp, took, answer.degraded,
+        said.instead_of,
+    )  # fmt: skip
 
 
 def _repeated(request: Request, id_: bytes, body: bytes) -> Decided:

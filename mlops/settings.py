@@ -26,6 +26,10 @@ class Platform(Group):
         "sqlite:///var/journal.db",
         description="Every decision: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
     )
+    ledger: str = Field(
+        "sqlite:///var/ledger.db",
+        description="Every release, check and alert: a database of its own, sqlite:/// or postgresql:// as above.",
+    )
     tracking: str = Field(
         "sqlite:///var/mlflow.db", description="MLflow's store: sqlite:///, postgresql:// or http://."
     )

@@ -20,6 +20,7 @@ from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
+from tests.services import missing
 
 pytest_plugins = ["tests.postgres_server", "tests.redis_server"]
 
@@ -52,6 +53,7 @@ def small_settings(folder: Path, file: Path | None = None, **groups: Any) -> Set
         "evaluation": {"resamples": 20},
         "platform": {
             "objects": f"file://{folder}/var",
+            "ledger": f"sqlite:///{folder}/var/ledger.db",
             "tracking": f"sqlite:///{folder}/var/mlflow.db",
             "artifacts": f"{folder}/var/mlartifacts",
         },
@@ -105,7 +107,5 @@ def shared(name: str) -> Path:
     """A file of the shared data beside the project; where there is none the test is skipped, and in CI it fails."""
     path = SHARED / name
     if not path.exists():
-        (pytest.fail if os.environ.get("MLOPS_TEST_REQUIRE_SERVICES") else pytest.skip)(
-            f"{name} is not beside the project"
-        )
+        missing(f"{name} is not beside the project")
     return path

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from mlops import journal
+from mlops.labels import DECISION, decode_record
 from mlops.online_redis import SCRIPTS
 from mlops.redis_pipe import RedisPipe
-from mlops.registry import PRODUCTION
-from mlops.scoring import DECISION, Clock, decode_record
+from mlops.releases import Releases
+from mlops.scoring import Clock
 from mlops.shared_answers import SharedAnswers
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
@@ -151,6 +152,21 @@ def test_a_poisoned_value_is_noticed_mended_and_never_believed(
         awaited(right)
         assert counts[-1] >= 4
         awaited(lambda: server.type(key) == b"string" and len(server.get(key)) > 3 * record_size(with_redis))
+
+
+def test_a_label_is_taken_where_what_is_remembered_is_no_log(with_redis: Client, redis_server: RedisServer) -> None:
+    """The fact is in the journal: it is answered, and the log is put right from there."""
+    place = {"customer_id": "c-fact", "terminal_id": "t-fact", "timestamp": START}
+    for name in ("fact", "later fact"):
+        assert with_redis.post("/predict", transaction(name, **place)).status == 200
+    with redis_server.client() as server:
+        told = {"is_fraud": True, "known_at": "2025-05-01T12:00:00"}
+        assert with_redis.post("/feedback", {"transaction_id": "fact", **told}).body["recorded"] is True
+        key = server.keys("*{terminal_id:facts=t-fact}*")[0]
+        server.delete(key)
+        server.lpush(key, b"no log")
+        assert with_redis.post("/feedback", {"transaction_id": "later fact", **told}).body["recorded"] is True
+        awaited(lambda: server.type(key) == b"string" and len(server.get(key)) == 2 * record_size(with_redis))
 
 
 def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finished: Job, tmp_path: Path) -> None:
@@ -366,10 +382,13 @@ def other_with_data(job: Job) -> Job:
     return job
 
 
+def releases(job: Job) -> Releases:
+    return Releases(NAME, job.platform.ledger, lambda: job.platform.registry)
+
+
 def test_a_promotion_is_served_within_two_seconds_and_changes_no_answer_given(tmp_path: Path) -> None:
     job = second_version(tmp_path)
-    registry = job.platform.registry
-    assert registry.find(NAME, PRODUCTION).number == 1
+    assert job.platform.registry.find(NAME, "production").number == 1
     with serving(settings_of(job, tmp_path)) as client:
         first = client.post("/predict", transaction("before")).body
         explained = client.post("/explain", {"decision_id": first["decision_id"]}).body
@@ -385,7 +404,7 @@ def test_a_promotion_is_served_within_two_seconds_and_changes_no_answer_given(tm
 
         thread = threading.Thread(target=load)
         thread.start()
-        registry.alias(NAME, PRODUCTION, 2)
+        releases(job).promote(2, "ada", "it is better")
         began = time.monotonic()
         awaited(lambda: client.get("/model").body["version"] == 2)
         assert time.monotonic() - began < 2
@@ -407,7 +426,7 @@ def test_a_broken_version_leaves_the_old_one_serving_and_is_told(tmp_path: Path)
     card = Path(folder.removeprefix("file://")) / "model" / "card.json"
     card.write_text(card.read_text().replace("review", "revue", 1))
     with serving(settings_of(job, tmp_path)) as client:
-        job.platform.registry.alias(NAME, PRODUCTION, 2)
+        releases(job).promote(2, "ada", "it looks good")
         awaited(lambda: client.get("/ready").body["problem"] is not None)
         said = client.get("/ready")
         assert (said.status, said.body["version"]) == (200, 1)
@@ -415,11 +434,12 @@ def test_a_broken_version_leaves_the_old_one_serving_and_is_told(tmp_path: Path)
         assert client.post("/predict", transaction("still")).body["model"]["version"] == 1
 
 
-def test_without_the_registry_the_version_served_last_is_served(finished: Job, tmp_path: Path) -> None:
+def test_without_registry_and_ledger_the_version_served_last_is_served(finished: Job, tmp_path: Path) -> None:
     settings = settings_of(finished, tmp_path)
     with serving(settings) as client:
         assert client.post("/predict", transaction("with")).status == 200
-    unreachable = settings_of(finished, tmp_path, platform={"tracking": "http://127.0.0.1:9"})
+    nowhere = "postgresql://nobody@127.0.0.1:9/nothing"
+    unreachable = settings_of(finished, tmp_path, platform={"tracking": "http://127.0.0.1:9", "ledger": nowhere})
     environment = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
@@ -429,12 +449,12 @@ def test_without_the_registry_the_version_served_last_is_served(finished: Job, t
             assert client.get("/ready").body["problem"] is not None
 
 
-def test_a_registry_that_goes_away_in_flight_is_told_and_stops_no_answer(finished: Job, tmp_path: Path) -> None:
-    there = Path(finished.settings.platform.tracking.removeprefix("sqlite:///"))
-    store = tmp_path / "mlflow.db"
+def test_a_ledger_that_goes_away_in_flight_is_told_and_stops_no_answer(finished: Job, tmp_path: Path) -> None:
+    there = Path(finished.settings.platform.ledger.removeprefix("sqlite:///"))
+    store = tmp_path / "ledger.db"
     with sqlite3.connect(there) as source, sqlite3.connect(store) as copy:
         source.backup(copy)
-    with serving(settings_of(finished, tmp_path, platform={"tracking": f"sqlite:///{store}"})) as client:
+    with serving(settings_of(finished, tmp_path, platform={"ledger": f"sqlite:///{store}"})) as client:
         assert client.post("/predict", transaction("with")).status == 200
         whole_store = store.read_bytes()
         store.write_bytes(b"this is no database" * 1_000)

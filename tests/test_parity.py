@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlops import journal
-from mlops.scoring import DECISION, decode_record
+from mlops.labels import DECISION, decode_record
 from modules.fraud_detection import settings
 from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic

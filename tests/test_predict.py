@@ -26,6 +26,7 @@ from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
 from tests.api import Client, processes, serving, settings_of
 from tests.conftest import ROOT
+from tests.services import missing
 
 DAY = 86_400_000_000
 
@@ -130,7 +131,7 @@ def test_sagemakers_port_has_its_contract_and_nothing_else(finished: Job, tmp_pa
     """SageMaker stands before port 8080 and checks who calls: no key is asked for there, and few paths answer."""
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", serve.SAGEMAKER_PORT)) == 0:
-            pytest.skip("something listens on port 8080")
+            missing("something listens on port 8080")
     key, hash_ = make()
     own = yaml.safe_load((ROOT / "modules" / NAME / "config" / "config.yaml").read_text())
     own["serving"] = {**own.get("serving", {}), "keys": [{"name": "shop", "sha256": hash_, "scopes": ["predict"]}]}

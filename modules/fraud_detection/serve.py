@@ -22,10 +22,11 @@ from mlops.objects import EXPLANATIONS, Objects
 from mlops.online import Layout, Logs, Memory
 from mlops.online_redis import SCRIPTS, Redis
 from mlops.redis_pipe import RedisPipe
-from mlops.registry import PRODUCTION, Version
+from mlops.registry import Version
 from mlops.scoring import Clock, Decided, Outcome, Scorer
 from mlops.serving import Call, Door, Guarded, Reply, Route
 from mlops.shared_answers import SharedAnswers
+from mlops.traffic import Traffic
 from modules.fraud_detection import documents
 from modules.fraud_detection.explain import Explain
 from modules.fraud_detection.predict import Predict
@@ -35,6 +36,7 @@ from modules.fraud_detection.src.features.online_features import OnlineFeatures
 from modules.fraud_detection.src.features.past import Past
 from modules.fraud_detection.src.live_predictor import LivePredictor, Make, wake
 from modules.fraud_detection.src.predictor import Decision
+from modules.fraud_detection.src.router.traffic_split import TrafficSplit
 from modules.fraud_detection.src.utils import logger
 from monitoring import prometheus_metrics
 from monitoring.prometheus_metrics import Metrics
@@ -106,13 +108,13 @@ class Api:
         self._pasts: dict[str, Past] = {}
         self._pipe = None if settings.platform.online == MEMORY else RedisPipe(settings.platform.online, SCRIPTS)
         self._live: Live[LivePredictor] = Live(
-            lambda: bootstrap.connect(settings.platform).registry, NAME, PRODUCTION, self._wake, self._prepare,
+            self._traffic, lambda: bootstrap.connect(settings.platform).registry, NAME, self._wake, self._prepare,
             FOLDER / "versions",
         )  # fmt: skip
-        shared = None
+        router, shared = TrafficSplit(settings.data, settings.routing), None
         if self._pipe is not None:
             shared = SharedAnswers(self._pipe, NAME, self._journal.journal.secret)
-        self._scorer = Scorer(NAME, self._live, self._journal, Answers(REMEMBERED), Clock(), [self], shared)
+        self._scorer = Scorer(NAME, self._live, router, self._journal, Answers(REMEMBERED), Clock(), [self], shared)
         routes += Predict(self._scorer, settings.serving).routes() + Explain(self._scorer, self._keep).routes()
         self._metrics = Metrics([route.path for route in routes], get_args(Decision))
         self.door = Door(
@@ -159,6 +161,7 @@ class Api:
         await self._scorer.finish()
         await asyncio.to_thread(self._live.stop)
         await self._journal.close()
+        self._platform.ledger.close()
         if self._pipe is not None:
             self._pipe.close()
 
@@ -196,12 +199,13 @@ class Api:
             await asyncio.sleep(1)
 
     async def _model(self, _: Call) -> Reply:
-        awake = self._live.current
-        if awake is None:
+        deployed = self._live.deployed
+        if deployed is None:
             raise Refused("no model is awake yet; ask again soon", status=503)
+        awake = deployed.production
         card = awake.predictor.artifact.card
         said = {
-            "name": NAME, "version": awake.number, "arm": PRODUCTION, "hash": awake.hash,
+            "name": NAME, "version": awake.number, "traffic": deployed.traffic, "hash": awake.hash,
             "configuration": awake.configuration, "snapshot": card.snapshot, "kind": card.kind,
             "features": card.encoder.features, "thresholds": card.thresholds.model_dump(),
             "code": awake.version.tags.get("code"), "problem": self._live.problem,
@@ -215,6 +219,9 @@ class Api:
         predictor = awake.predictor
         example = predictor.artifact.canned.transaction
         return documents.document(TITLE, predictor.request, example, self._settings.serving.max_batch)
+
+    def _traffic(self) -> Traffic | None:
+        return self._platform.ledger.traffic(NAME)
 
     def _wake(self, folder: Path, version: Version) -> LivePredictor:
         predictor = wake(folder, self._past)
@@ -248,9 +255,7 @@ class Api:
         """The transactions of the latest snapshot; without them the past begins with the journal."""
         store = self._platform.objects
         try:
-            manifest = feature_store.find(store, feature_store.latest(store))
-            with store.download(manifest.parents["processed"]) as path:
-                return pl.read_parquet(path)
+            return feature_store.transactions(store, feature_store.latest(store))
         except MlopsError as error:
             log.warning("the past begins with the journal", extra={"reason": str(error)})
             return None

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from mlops import settings
 from mlops.access import Serving
+from mlops.release import Plan
 from mlops.settings import Platform
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
@@ -18,6 +19,7 @@ from modules.fraud_detection.src.features.declaration import Declaration
 from modules.fraud_detection.src.models.evaluate import Evaluation
 from modules.fraud_detection.src.models.fit import Recipe
 from modules.fraud_detection.src.models.split import Split
+from modules.fraud_detection.src.router.traffic_split import Routing
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
@@ -54,6 +56,8 @@ class Settings(Group):
     split: Split = Field(default_factory=Split, description="The periods to learn, choose and test on.")
     model: Model = Field(default_factory=Model, description="The model.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What mistakes cost.")
+    routing: Routing = Field(default_factory=Routing, description="Who may meet a candidate.")
+    release: Plan = Field(default_factory=Plan, description="How a candidate comes to production.")
     serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")
 
     @model_validator(mode="before")
@@ -72,7 +76,8 @@ class Settings(Group):
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all that changes a result: not where things are kept or who may ask."""
-        return hashlib.sha256(self.model_dump_json(exclude={"platform", "serving"}).encode()).hexdigest()[:16]
+        told = self.model_dump_json(exclude={"platform", "serving", "routing", "release"})
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def read(

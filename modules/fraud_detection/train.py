@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from mlops import objects
-from mlops.errors import NotFound
 from mlops.objects import EXPLANATIONS, MODELS
-from mlops.registry import PRODUCTION, Version
+from mlops.registry import Version
+from mlops.releases import Releases
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.data.dataset import DataSet
@@ -28,6 +28,7 @@ from modules.fraud_detection.src.utils.metrics import Ranking, average_precision
 SAMPLE = 10_000
 EXPLAINED = 2_000
 BASELINE = "logreg"
+PIPELINE = "pipeline"
 PLOTS = {"evaluation.png": "evaluation"}
 UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
@@ -102,7 +103,7 @@ def explain(job: Job) -> Record:
 
 
 def register(job: Job) -> Record:
-    """Log one MLflow run with everything and make its model the next version; the first one becomes production."""
+    """Log one MLflow run with everything and make its model the next version; the first one goes to production."""
     tags, model = _tags(job), job.records["train"]["model"]
     with objects.scratch() as home, job.platform.tracking.run(NAME, tags) as run:
         run.parameters(_parameters(job))
@@ -206,8 +207,8 @@ def _pages(job: Job) -> dict[str, str]:
 
 
 def _production(job: Job, version: Version) -> bool:
-    try:
-        return job.platform.registry.find(NAME, PRODUCTION).number == version.number
-    except NotFound:
-        job.platform.registry.alias(NAME, PRODUCTION, version.number)
-        return True
+    releases = Releases(NAME, job.platform.ledger, lambda: job.platform.registry)
+    releases.note("registered", version.number, PIPELINE, f"trained on snapshot {version.tags['snapshot']}")
+    if releases.traffic is None:
+        releases.promote(version.number, PIPELINE, "the first version")
+    return releases.traffic is not None and releases.traffic.production == version.number

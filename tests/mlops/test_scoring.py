@@ -17,6 +17,7 @@ from mlops.contract import Answer, Explanation, Labelled, Request
 from mlops.errors import Refused
 from mlops.group_commit import GroupCommit
 from mlops.scoring import Clock, Decided, Outcome, Scorer
+from mlops.traffic import PRODUCTION, Traffic
 
 
 @dataclass
@@ -69,9 +70,19 @@ class One:
     hash: str = "h"
     configuration: str = "c"
 
+    traffic: Traffic = Traffic(1)
+    candidate: None = None
+
     @property
-    def current(self) -> "One":
+    def production(self) -> "One":
         return self
+
+    @property
+    def deployed(self) -> "One":
+        return self
+
+    def arm(self, traffic: Traffic, row: Mapping[str, Any]) -> str:
+        return PRODUCTION
 
     def awake(self, number: int) -> "One":
         return self
@@ -91,7 +102,8 @@ async def scoring(folder: Path) -> AsyncIterator[tuple[Scorer, Counting, GroupCo
     group, predictor = GroupCommit(f"sqlite:///{folder}/journal.db"), Counting()
     await group.open()
     try:
-        yield Scorer("test", One(predictor), group, Answers(100), Clock(), [Failing()]), predictor, group
+        one = One(predictor)
+        yield Scorer("test", one, one, group, Answers(100), Clock(), [Failing()]), predictor, group
     finally:
         await group.close()
 

@@ -107,11 +107,19 @@ class TestBothStores:
                 run.file(page, "model")
             versions.append(registry.register(name, run.run_id, {"model_hash": "f00"}))
         assert [version.number for version in versions] == [1, 2]
-        registry.alias(name, "production", 1)
-        registry.alias(name, "production", 2)
+        registry.call(name, {"production": 1})
+        registry.call(name, {"production": 2, "previous": 1})
         found = registry.find(name, "production")
         assert found == registry.find(name, 2)
-        assert (found.number, found.tags["model_hash"]) == (2, "f00")
+        assert (found.number, found.tags["model_hash"], found.tags["stage"]) == (2, "f00", "production")
+        registry.call(name, {"production": 1, "canary": 2})
+        assert registry.find(name, "canary").number == 2
+        assert registry.find(name, "canary").tags["stage"] == "canary"
+        registry.call(name, {"production": 1})
+        with pytest.raises(NotFound, match="'canary'"):
+            registry.find(name, "canary")
+        assert "stage" not in registry.find(name, 2).tags
+        registry.call(name, {"production": 2})
         home = registry.fetch(found, tmp_path / "fetched")
         assert (home / "page.json").read_bytes() == page.read_bytes()
 

@@ -103,6 +103,12 @@ def load(store: Objects, name: str, as_of: datetime | None = None) -> pl.DataFra
     return table.filter(pl.col(manifest.time) <= as_of).with_columns(known.alias(manifest.label))
 
 
+def transactions(store: Objects, name: str) -> pl.DataFrame:
+    """Return the cleaned transactions that a snapshot was made from."""
+    with store.download(find(store, name).parents["processed"]) as path:
+        return pl.read_parquet(path)
+
+
 def list_names(store: Objects) -> list[str]:
     """Name every snapshot that was written to its end."""
     return [key.split("/")[-2] for key in store.list(FOLDER) if key.endswith(f"/{MANIFEST}")]

@@ -85,6 +85,14 @@ def choose_thresholds(rows: pl.DataFrame, scores: Floats, dataset: DataSet, word
     return Thresholds(review=min(review, decline), decline=decline)
 
 
+def costs(rows: pl.DataFrame, flagged: NDArray[np.bool_], dataset: DataSet, words: Evaluation) -> Floats:
+    """What each decision cost: a review where it was flagged, the loss of a fraud that passed. NaN without a label."""
+    labels = rows[dataset.label.column].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    known = np.where(np.isnan(labels), np.nan, words.review_cost)
+    found: Floats = np.where(flagged, known, _losses(rows, dataset, words) * labels)
+    return found
+
+
 def report(
     rows: pl.DataFrame, scores: Floats, thresholds: Thresholds, dataset: DataSet, words: Evaluation, seed: int
 ) -> Report:

@@ -1,0 +1,72 @@
+"""The watch over a trial: it looks, judges and acts, by itself; two of them never act twice."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from mlops.ledger import Done
+from mlops.release import Plan, Stage, Trial, Verdict, judge
+from mlops.releases import Releases
+from mlops.traffic import CANARY, SHADOW, Traffic
+
+WHO = "watch"
+
+log = logging.getLogger("watch")
+
+
+def wall() -> int:
+    """The time, in microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+See = Callable[[int, int, int], Trial]
+"""Gives what a production and a candidate say of the decisions since a time (microseconds since 1970)."""
+
+
+class Watch:
+    """Judges the candidate that is in the shadow or a canary, and moves it on or takes it back.
+
+    It keeps nothing: what it needs stands in the ledger and in the journal. An A/B test is a person's, and only looked
+    at by people.
+    """
+
+    def __init__(self, releases: Releases, see: See, plan: Plan, now: Callable[[], int]) -> None:
+        self._releases, self._see, self._plan, self._now = releases, see, plan, now
+
+    def look(self) -> Verdict | None:
+        """Judge the trial that runs, if one does, and do what the verdict says."""
+        self._releases.follow()
+        done = self._releases.ledger.acts(self._releases.name)
+        now = done[-1].act.after if done else None
+        if now is None or now.candidate is None or now.mode not in (SHADOW, CANARY):
+            return None
+        stage = _stage(done, now)
+        verdict = judge(self._see(now.production, now.candidate, stage.trial_since), stage, self._plan, self._now())
+        if verdict.step != "hold":
+            self._act(verdict, now.candidate, done[-1].number)
+        return verdict
+
+    def _act(self, verdict: Verdict, candidate: int, last: int) -> None:
+        step, why, weight, figures = verdict
+        if step == "promote":
+            acted = self._releases.promote(candidate, WHO, why, figures, last)
+        elif step == "advance":
+            acted = self._releases.trial(candidate, "canary", weight, WHO, why, figures, last)
+        else:
+            acted = self._releases.back(WHO, why, figures, last)
+        said = {"candidate": candidate, "step": step, "reason": why}
+        log.info("acted" if acted else "another was first", extra=said)
+
+
+def _stage(done: list[Done], now: Traffic) -> Stage:
+    """Since when the trial goes on, and since when as it does now."""
+    trial = since = done[-1].at
+    steady = True
+    for one in reversed(done):
+        after = one.act.after
+        if after is None or (after.production, after.candidate) != (now.production, now.candidate):
+            break
+        steady = steady and after == now
+        since = one.at if steady else since
+        trial = one.at
+    return Stage(now.mode, now.weight, trial, since)
