@@ -12,7 +12,7 @@ from mlops.traffic import CANARY, CHALLENGER, PRODUCTION, SHADOW
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-STAGE = "stage"
+STAGE, MADE_FOR = "stage", "made_for"
 USES = (PRODUCTION, SHADOW, CANARY, CHALLENGER, "previous")
 
 
@@ -70,6 +70,12 @@ class Registry:
                 raise
         called = f"numbered {which}" if isinstance(which, int) else f"called '{which}'"
         raise NotFound(f"no version of '{name}' is {called}; make one: python -m modules.{name} pipeline")
+
+    def made_for(self, name: str, purpose: str) -> Version | None:
+        """Return the version that was registered with this text in its tag `made_for`, if there is one."""
+        with translated():
+            found = self.client.search_model_versions(f"name = '{name}' and tag.{MADE_FOR} = '{purpose}'")
+        return _version(found[0]) if found else None
 
     def fetch(self, version: Version, folder: Path) -> Path:
         """Copy the files of a version into `folder` and return where they lie. The reader verifies them by hash."""

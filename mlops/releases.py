@@ -52,6 +52,11 @@ class Releases:
         """Write down what moves no traffic: a registration, a verdict."""
         return self.ledger.record(self.name, act, version, who, why, figures=figures)
 
+    def done(self, act: str, version: int) -> Done | None:
+        """The latest act of a kind about a version, if there is one."""
+        acts = self.ledger.acts(self.name)
+        return next((one for one in reversed(acts) if (one.act.act, one.act.version) == (act, version)), None)
+
     def follow(self) -> None:
         """Let MLflow's names say what the ledger says: after an act, and after a crash between the two."""
         now = self.traffic

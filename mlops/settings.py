@@ -49,18 +49,20 @@ def read(
     Raises `BadConfiguration` with one line for everything that is wrong: a missing file, an unknown profile, an unknown
     key or variable, a value of the wrong type.
     """
-    tree = _load(file)
-    profiles = tree.pop("profiles", None) or {}
-    if profile not in profiles and profile != "local":
-        known = ", ".join(sorted({"local", *profiles}))
-        raise BadConfiguration(f"{file} has no profile '{profile}'; it has: {known}")
-    tree = _lay(tree, profiles.get(profile) or {})
-    tree = _lay(tree, _spelt_as(tree, _from_environment(environ)))
-    tree = _lay(tree, dict(arguments or {}))
+    tree = _lay(_tree(file, profile, environ), dict(arguments or {}))
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         raise BadConfiguration(f"{file}: {_explain(error, kind)}") from None
+
+
+def section(kind: type[G], name: str, file: Path, profile: str, environ: Mapping[str, str]) -> G:
+    """Read one group of the settings of any module, laid over in the same way; the others are left to the module."""
+    tree = _tree(file, profile, environ)
+    try:
+        return kind.model_validate(tree.get(name) or {})
+    except ValidationError as error:
+        raise BadConfiguration(f"{file}: in '{name}': {_explain(error, kind)}") from None
 
 
 def variables(kind: type[Group], prefix: str = PREFIX) -> list[str]:
@@ -73,6 +75,17 @@ def variables(kind: type[Group], prefix: str = PREFIX) -> list[str]:
         else:
             names.append(key)
     return names
+
+
+def _tree(file: Path, profile: str, environ: Mapping[str, str]) -> Tree:
+    """The file with the profile and the environment laid over it."""
+    tree = _load(file)
+    profiles = tree.pop("profiles", None) or {}
+    if profile not in profiles and profile != "local":
+        known = ", ".join(sorted({"local", *profiles}))
+        raise BadConfiguration(f"{file} has no profile '{profile}'; it has: {known}")
+    tree = _lay(tree, profiles.get(profile) or {})
+    return _lay(tree, _spelt_as(tree, _from_environment(environ)))
 
 
 def _load(file: Path) -> Tree:

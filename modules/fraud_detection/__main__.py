@@ -1,8 +1,10 @@
 """python -m modules.fraud_detection WORD: every command of the module."""
 
 import argparse
+import getpass
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,16 +23,17 @@ from modules.fraud_detection.src.utils import logger
 
 Words = argparse.Namespace
 
+REFUSED = 3
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one word; return 0, or 1 after one line on standard error that says what is wrong and what to do."""
+    """Run one word; return 0, 3 for a refused candidate, or 1 after one line that says what is wrong and what to do."""
     words = _parser().parse_args(arguments)
     try:
-        WORDS[words.word](words)
+        return WORDS[words.word](words) or 0
     except MlopsError as error:
         print(f"error: {logger.masked(str(error))}", file=sys.stderr)
         return 1
-    return 0
 
 
 def pipeline(words: Words) -> None:
@@ -96,6 +99,47 @@ def serve(words: Words) -> None:
     serve.serve(_settings(words), reach, print)
 
 
+def gate(words: Words) -> int:
+    """Compare a version with production; refuse it with reasons and exit code 3, or pass it."""
+    from modules.fraud_detection import gate
+
+    read = _settings(words)
+    found = gate.judge(read, bootstrap.connect(read.platform), int(words.version), words.who)
+    for name, value in found.figures.items():
+        print(f"{name:42} {value:.4f}")
+    print(f"version {words.version} passed" if found.passed else f"version {words.version} refused: {found.why}")
+    return 0 if found.passed else REFUSED
+
+
+def retrain(words: Words) -> int:
+    """Make a candidate from all that is known by now; on trial if it passes the gate, else exit code 3."""
+    from mlops import journal
+    from modules.fraud_detection import retrain
+
+    read = _settings(words)
+    platform, now = bootstrap.connect(read.platform), datetime.now(UTC).replace(tzinfo=None)
+    found = retrain.retrain(
+        read, platform, journal.connect(read.platform.journal), words.why, now, Console(stderr=True), words.force
+    )
+    print(f"version {found.version} {'watches in the shadow' if found.passed else 'refused'}: {found.why}")
+    return 0 if found.passed else REFUSED
+
+
+def watch(words: Words) -> None:
+    """Judge the candidate on trial: move it on, hold it, promote it or roll it back."""
+    from mlops import journal
+    from modules.fraud_detection import watch
+
+    read = _settings(words)
+    watcher = watch.watcher(read, bootstrap.connect(read.platform), journal.connect(read.platform.journal))
+    while True:
+        verdict = watcher.look()
+        print("nothing is on trial" if verdict is None else f"{verdict.step}: {verdict.why}", flush=True)
+        if words.once:
+            return
+        time.sleep(words.every)
+
+
 def key(words: Words) -> None:
     """Make an API key: its text to hand over, and the lines that let it in."""
     from mlops import access
@@ -123,13 +167,16 @@ def export(words: Words) -> None:
     print(f"no rows on {words.day}" if key is None else f"wrote {connected.objects.url(key)}")
 
 
-WORDS: Mapping[str, Callable[[Words], None]] = {
+WORDS: Mapping[str, Callable[[Words], int | None]] = {
     "pipeline": pipeline,
     "train": train,
     "features": features,
     "benchmark": benchmark,
     "lineage": lineage,
     "serve": serve,
+    "gate": gate,
+    "retrain": retrain,
+    "watch": watch,
     "verify": verify,
     "export": export,
     "key": key,
@@ -165,6 +212,12 @@ def _parser() -> argparse.ArgumentParser:
     found["serve"].add_argument("--sagemaker", action="store_true", help="answer on SageMaker's port 8080 as well")
     today = datetime.now(UTC).date()
     found["export"].add_argument("--day", type=date.fromisoformat, default=today, help="such as 2026-01-31; UTC")
+    found["gate"].add_argument("--version", required=True, help="the number of a registered version")
+    found["gate"].add_argument("--who", default=getpass.getuser(), help="who asks; stands in the ledger")
+    found["retrain"].add_argument("--why", default="by hand", help="the reason; stands in the ledger")
+    found["retrain"].add_argument("--force", action="store_true", help="also during a trial or the cool-down")
+    found["watch"].add_argument("--once", action="store_true", help="look once")
+    found["watch"].add_argument("--every", type=float, default=60.0, help="seconds between two looks")
     found["key"].add_argument("--name", required=True, help="whose key it is")
     return parser
 

@@ -19,7 +19,7 @@ def known(platform: Connected, snapshot: str, table: JournalTable, dataset: Data
     Ids and entities are text, as in the journal. What stands in both is taken from the journal. Where labels were
     corrected, the latest counts, from when it was known.
     """
-    base = _as_live(feature_store.transactions(platform.objects, snapshot), dataset)
+    base = of_snapshot(platform, snapshot, dataset)
     live = _decided(table, dataset)
     both = pl.concat([base.join(live, on=dataset.id_column, how="anti"), live], how="diagonal_relaxed")
     label, at = dataset.label.column, dataset.known_at_column
@@ -34,8 +34,9 @@ def recorded(dataset: DataSet) -> DataSet:
     return dataset.model_copy(update={"id": dataset.id_column, "label": label})
 
 
-def _as_live(base: pl.DataFrame, dataset: DataSet) -> pl.DataFrame:
-    """A stored table with ids, entities and categories as text, and the time at which each label became known."""
+def of_snapshot(platform: Connected, snapshot: str, dataset: DataSet) -> pl.DataFrame:
+    """The transactions of a snapshot with ids, entities and categories as text, and when each label became known."""
+    base = feature_store.transactions(platform.objects, snapshot)
     names = [dataset.id_column, *dataset.entities, *dataset.categorical]
     at = dataset.known_at().alias(dataset.known_at_column)
     return base.with_columns(pl.col(*names).cast(pl.String), pl.col(dataset.label.column).cast(pl.Int8), at)

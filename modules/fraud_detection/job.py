@@ -21,13 +21,15 @@ class Job:
     """A run over one source of data under one configuration.
 
     Each phase returns a record: names and hashes of what it stored, and figures. Records are kept beside the data, so
-    that a phase can run alone and a broken run can go on.
+    that a phase can run alone and a broken run can go on. A job with a name in `once` registers one version, also when
+    it is run again.
     """
 
     settings: Settings
     platform: Connected
     logger: logging.Logger
     source: str
+    once: str = ""
     records: dict[str, Record] = field(default_factory=dict)
 
     def keep(self, phase: str, record: Record) -> None:

@@ -6,46 +6,26 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import polars as pl
 
-from mlops import access, bootstrap, journal, listening, objects, redis_pipe
-from mlops.answers import Answers
-from mlops.contract import Json, Labelled
-from mlops.errors import BadConfiguration, Damaged, MlopsError, Refused
-from mlops.group_commit import GroupCommit
-from mlops.live import Live
+from mlops import access, journal, listening, objects, redis_pipe
+from mlops.errors import BadConfiguration, MlopsError, Refused
 from mlops.objects import EXPLANATIONS, Objects
-from mlops.online import Layout, Logs, Memory
-from mlops.online_redis import SCRIPTS, Redis
-from mlops.redis_pipe import RedisPipe
-from mlops.registry import Version
-from mlops.scoring import Clock, Decided, Outcome, Scorer
+from mlops.scoring import Decided, Outcome
 from mlops.serving import Call, Door, Guarded, Reply, Route
-from mlops.shared_answers import SharedAnswers
-from mlops.traffic import Traffic
 from modules.fraud_detection import documents
+from modules.fraud_detection.decider import FOLDER, MEMORY, Decider
 from modules.fraud_detection.explain import Explain
 from modules.fraud_detection.predict import Predict
 from modules.fraud_detection.settings import NAME, Settings
-from modules.fraud_detection.src.features import feature_store
-from modules.fraud_detection.src.features.online_features import OnlineFeatures
-from modules.fraud_detection.src.features.past import Past
-from modules.fraud_detection.src.live_predictor import LivePredictor, Make, wake
 from modules.fraud_detection.src.predictor import Decision
-from modules.fraud_detection.src.router.traffic_split import TrafficSplit
 from modules.fraud_detection.src.utils import logger
 from monitoring import prometheus_metrics
 from monitoring.prometheus_metrics import Metrics
 
-MEMORY = "memory://"
 TITLE = "Fraud detection"
-FOLDER = Path("var/serving")
-REMEMBERED = 100_000
-"""Answers that are remembered beside the journal."""
 PATIENCE = 30.0
 """Seconds that one of several workers waits for its model before it answers that there is none."""
 SAGEMAKER_PORT = 8080
@@ -101,21 +81,12 @@ class Api:
 
     def __init__(self, settings: Settings, sagemaker: bool, one_of_several: bool = False) -> None:
         self._settings, self._one_of_several = settings, one_of_several
-        self._platform = bootstrap.connect(settings.platform)
+        self._decider = Decider(settings, [self])
+        self._live, self._journal = self._decider.live, self._decider.journal
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
         guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None
-        self._journal = GroupCommit(settings.platform.journal)
-        self._pasts: dict[str, Past] = {}
-        self._pipe = None if settings.platform.online == MEMORY else RedisPipe(settings.platform.online, SCRIPTS)
-        self._live: Live[LivePredictor] = Live(
-            self._traffic, lambda: bootstrap.connect(settings.platform).registry, NAME, self._wake, self._prepare,
-            FOLDER / "versions",
-        )  # fmt: skip
-        router, shared = TrafficSplit(settings.data, settings.routing), None
-        if self._pipe is not None:
-            shared = SharedAnswers(self._pipe, NAME, self._journal.journal.secret)
-        self._scorer = Scorer(NAME, self._live, router, self._journal, Answers(REMEMBERED), Clock(), [self], shared)
-        routes += Predict(self._scorer, settings.serving).routes() + Explain(self._scorer, self._keep).routes()
+        scorer = self._decider.scorer
+        routes += Predict(scorer, settings.serving).routes() + Explain(scorer, self._keep).routes()
         self._metrics = Metrics([route.path for route in routes], get_args(Decision))
         self.door = Door(
             routes, settings.serving, TITLE, self._start, self._stop, self._metrics.answered, self._document, guarded
@@ -148,22 +119,15 @@ class Api:
 
     async def _start(self) -> None:
         logger.start(self._settings.data.entities)
-        self._loop = asyncio.get_running_loop()
-        await self._journal.open()
-        self._live.start()
-        self._gauging = self._loop.create_task(self._keep_gauging())
+        await self._decider.start()
+        self._gauging = asyncio.get_running_loop().create_task(self._keep_gauging())
         if self._one_of_several:
             # While others answer, a worker that has just begun lets no call come to it before it can decide.
             await asyncio.to_thread(self._live.wait, PATIENCE)
 
     async def _stop(self) -> None:
         self._gauging.cancel()
-        await self._scorer.finish()
-        await asyncio.to_thread(self._live.stop)
-        await self._journal.close()
-        self._platform.ledger.close()
-        if self._pipe is not None:
-            self._pipe.close()
+        await self._decider.stop()
 
     async def _health(self, _: Call) -> Reply:
         return Reply(b'{"alive":true}')
@@ -220,50 +184,11 @@ class Api:
         example = predictor.artifact.canned.transaction
         return documents.document(TITLE, predictor.request, example, self._settings.serving.max_batch)
 
-    def _traffic(self) -> Traffic | None:
-        return self._platform.ledger.traffic(NAME)
-
-    def _wake(self, folder: Path, version: Version) -> LivePredictor:
-        predictor = wake(folder, self._past)
-        if predictor.artifact.hash != version.tags["model_hash"]:
-            raise Damaged(f"version {version.number} is registered with another hash than its files have")
-        return predictor
-
-    def _past(self, layout: Layout, make: Make) -> Past:
-        """One past for each layout: versions that need the same share it."""
-        if layout.name not in self._pasts:
-            store: Logs = Memory(layout) if self._pipe is None else Redis(self._pipe, layout)
-
-            async def replay(features: OnlineFeatures, after: int) -> int:
-                async def restore(rows: Sequence[Json], labelled: Sequence[Labelled]) -> None:
-                    await features.restore(rows, [(each.row, each.facts) for each in labelled])
-
-                return await self._scorer.replay(restore, after)
-
-            self._pasts[layout.name] = Past(make, layout, store, replay, self._training_rows)
-        return self._pasts[layout.name]
-
-    def _prepare(self, predictor: LivePredictor) -> None:
-        """Bring the past back, on the loop that decides, and check that the canned transaction scores as it should."""
-        asyncio.run_coroutine_threadsafe(self._bring_back(predictor), self._loop).result()
-
-    async def _bring_back(self, predictor: LivePredictor) -> None:
-        await predictor.warm_up()
-        await predictor.bring_back()
-
-    def _training_rows(self) -> pl.DataFrame | None:
-        """The transactions of the latest snapshot; without them the past begins with the journal."""
-        store = self._platform.objects
-        try:
-            return feature_store.transactions(store, feature_store.latest(store))
-        except MlopsError as error:
-            log.warning("the past begins with the journal", extra={"reason": str(error)})
-            return None
-
     async def _keep(self, name: str, body: bytes) -> None:
         """Store an explanation; its failure is only told to the log."""
         try:
-            await asyncio.to_thread(_write, self._platform.objects, f"{EXPLANATIONS}/decisions/{name}.json", body)
+            key = f"{EXPLANATIONS}/decisions/{name}.json"
+            await asyncio.to_thread(_write, self._decider.platform.objects, key, body)
         except MlopsError as error:
             log.warning("an explanation could not be stored", extra={"reason": str(error)})
 

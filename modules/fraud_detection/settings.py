@@ -11,13 +11,14 @@ from mlops import settings
 from mlops.access import Serving
 from mlops.release import Plan
 from mlops.settings import Platform
-from mlops.values import Group
+from mlops.values import Duration, Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.features import declaration
 from modules.fraud_detection.src.features.declaration import Declaration
 from modules.fraud_detection.src.models.evaluate import Evaluation
 from modules.fraud_detection.src.models.fit import Recipe
+from modules.fraud_detection.src.models.gate import Gate
 from modules.fraud_detection.src.models.split import Split
 from modules.fraud_detection.src.router.traffic_split import Routing
 from modules.fraud_detection.src.validation.limits import Validation
@@ -44,6 +45,19 @@ class Model(Group):
         return [Recipe(self.kind, {**given, **one}, self.seed) for one in tries]
 
 
+class Retraining(Group):
+    """When a candidate is made by itself, and from what."""
+
+    window: Duration = Field("120d", description="How far back transactions are taken.")
+    maturity: Duration = Field(
+        "7d", description="The latest, whose labels are not known yet, are left out."
+    )
+    split: Split = Field(
+        Split(train="28d", delay="0d", valid="7d", test="7d"), description="Its periods, laid back from there."
+    )
+    cool_down: Duration = Field("7d", description="The least time between two candidates.")
+
+
 class Settings(Group):
     """Everything that can be set."""
 
@@ -57,6 +71,8 @@ class Settings(Group):
     model: Model = Field(default_factory=Model, description="The model.")
     evaluation: Evaluation = Field(default_factory=Evaluation, description="What mistakes cost.")
     routing: Routing = Field(default_factory=Routing, description="Who may meet a candidate.")
+    gate: Gate = Field(default_factory=Gate, description="How much worse than production a candidate may be.")
+    retraining: Retraining = Field(default_factory=Retraining, description="How a candidate is made by itself.")
     release: Plan = Field(default_factory=Plan, description="How a candidate comes to production.")
     serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")
 
@@ -76,7 +92,7 @@ class Settings(Group):
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all that changes a result: not where things are kept or who may ask."""
-        told = self.model_dump_json(exclude={"platform", "serving", "routing", "release"})
+        told = self.model_dump_json(exclude={"platform", "serving", "routing", "gate", "retraining", "release"})
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

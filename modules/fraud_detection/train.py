@@ -9,7 +9,7 @@ import polars as pl
 
 from mlops import objects
 from mlops.objects import EXPLANATIONS, MODELS
-from mlops.registry import Version
+from mlops.registry import MADE_FOR, Version
 from mlops.releases import Releases
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.settings import NAME
@@ -105,6 +105,10 @@ def explain(job: Job) -> Record:
 def register(job: Job) -> Record:
     """Log one MLflow run with everything and make its model the next version; the first one goes to production."""
     tags, model = _tags(job), job.records["train"]["model"]
+    if job.once:
+        tags[MADE_FOR] = job.once
+        if (version := job.platform.registry.made_for(NAME, job.once)) is not None:
+            return {"version": version.number, "run": version.run_id, "production": _production(job, version)}
     with objects.scratch() as home, job.platform.tracking.run(NAME, tags) as run:
         run.parameters(_parameters(job))
         run.metrics(_metrics(job))
@@ -208,7 +212,8 @@ def _pages(job: Job) -> dict[str, str]:
 
 def _production(job: Job, version: Version) -> bool:
     releases = Releases(NAME, job.platform.ledger, lambda: job.platform.registry)
-    releases.note("registered", version.number, PIPELINE, f"trained on snapshot {version.tags['snapshot']}")
+    if releases.done("registered", version.number) is None:
+        releases.note("registered", version.number, PIPELINE, f"trained on snapshot {version.tags['snapshot']}")
     if releases.traffic is None:
         releases.promote(version.number, PIPELINE, "the first version")
     return releases.traffic is not None and releases.traffic.production == version.number

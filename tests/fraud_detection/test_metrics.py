@@ -1,5 +1,6 @@
 """Metrics: hand-worked examples, brute force, scikit-learn as the judge, and the bootstrap's weights and seed."""
 
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -85,28 +86,28 @@ def test_a_weight_of_the_bootstrap_equals_repeating_the_row(table: Table, data: 
         assert weighted == pytest.approx(value(metric, np.repeat(scores, times), np.repeat(labels, times)))
 
 
-def world(customers: int) -> tuple[Ranking, Ints]:
+def world(customers: int) -> tuple[Ranking, Ints, Ints]:
     """Ten rows for each customer; scores that tell something about the labels."""
     draw = np.random.default_rng(5)
     groups = np.repeat(np.arange(customers), 10)
     labels = (draw.random(groups.size) < 0.2).astype(np.int64)
-    return Ranking.of(labels * 0.5 + draw.normal(size=groups.size) * 0.4, labels), groups
+    return Ranking.of(labels * 0.5 + draw.normal(size=groups.size) * 0.4, labels), labels, groups
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_interval_holds_the_estimate_and_is_the_same_for_the_same_seed(metric: Metric) -> None:
-    ranking, groups = world(60)
-    low, high = metrics.interval(metric, ranking, groups, 200, seed=1)
+    ranking, labels, groups = world(60)
+    low, high = metrics.interval(partial(metric, ranking), labels, groups, 200, seed=1)
     assert 0 <= low < metric(ranking, np.ones(groups.size)) < high <= 1
-    assert metrics.interval(metric, ranking, groups, 200, seed=1) == (low, high)
-    assert metrics.interval(metric, ranking, groups, 200, seed=2) != (low, high)
+    assert metrics.interval(partial(metric, ranking), labels, groups, 200, seed=1) == (low, high)
+    assert metrics.interval(partial(metric, ranking), labels, groups, 200, seed=2) != (low, high)
 
 
 def test_more_customers_make_the_interval_narrower() -> None:
     widths = []
     for customers in (30, 120, 480):
-        ranking, groups = world(customers)
-        low, high = metrics.interval(metrics.roc_auc, ranking, groups, 200, seed=0)
+        ranking, labels, groups = world(customers)
+        low, high = metrics.interval(partial(metrics.roc_auc, ranking), labels, groups, 200, seed=0)
         widths.append(high - low)
     assert widths == sorted(widths, reverse=True)
 
@@ -116,8 +117,8 @@ def test_the_interval_draws_whole_customers() -> None:
     labels = np.array([1, 0] * 50)
     scores = np.where(np.arange(100) < 20, 1 - labels, labels).astype(np.float64)
     ranking = Ranking.of(scores, labels)
-    together = metrics.interval(metrics.roc_auc, ranking, np.arange(100) // 20, 300, seed=0)
-    alone = metrics.interval(metrics.roc_auc, ranking, np.arange(100), 300, seed=0)
+    together = metrics.interval(partial(metrics.roc_auc, ranking), labels, np.arange(100) // 20, 300, seed=0)
+    alone = metrics.interval(partial(metrics.roc_auc, ranking), labels, np.arange(100), 300, seed=0)
     assert together[1] == pytest.approx(1)
     assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])
 

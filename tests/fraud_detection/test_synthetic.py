@@ -131,7 +131,7 @@ def test_a_stolen_card_pays_about_five_times_its_usual_price_for_two_weeks(world
     assert (spans < 14).sum() > spans.len() / 2
 
 
-def test_cards_are_tested_with_bursts_of_tiny_payments_at_night_from_the_day_on_and_never_before(
+def test_cards_are_tested_with_bursts_at_night_and_then_used_from_the_day_on_and_never_before(
     world: pl.DataFrame,
 ) -> None:
     changed = simulate(Simulation(new_pattern_from=LATER)).with_columns(DAY.alias("day"))
@@ -139,13 +139,15 @@ def test_cards_are_tested_with_bursts_of_tiny_payments_at_night_from_the_day_on_
     tests = changed.join(world, on=same, how="anti")
     assert tests.height == changed.height - world.height > 500
     assert set(tests["is_fraud"]) == {1}
-    assert tests["amount"].is_between(0.5, 3).all()
+    tiny = tests["amount"].is_between(0.5, 3)
+    assert tests.filter(~tiny)["amount"].is_between(60, 200).all()
+    assert tiny.sum() == 3 * (~tiny).sum()
     assert set(tests["timestamp"].dt.hour()) <= set(range(6))
     assert set(tests["day"]) <= set(range(LATER, 120))
     bursts = tests.group_by("customer_id", "day").agg(pl.len(), pl.col("timestamp").max() - pl.col("timestamp").min())
-    assert set(bursts["len"] % 6) == {0}
-    lengths = bursts.filter(pl.col("len") == 6)["timestamp"].dt.total_minutes()
-    assert lengths.is_between(10, 14).all()
+    assert set(bursts["len"] % 8) == {0}
+    lengths = bursts.filter(pl.col("len") == 8)["timestamp"].dt.total_minutes()
+    assert lengths.is_between(15, 19).all()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import Field
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features.declaration import LAST_HOUR_OF_NIGHT
+from modules.fraud_detection.src.models import fit
 from modules.fraud_detection.src.models.artifact import Thresholds
 from modules.fraud_detection.src.utils import metrics
 from modules.fraud_detection.src.utils.metrics import Floats, Ints, Ranking
@@ -71,7 +73,7 @@ def choose_thresholds(rows: pl.DataFrame, scores: Floats, dataset: DataSet, word
     Decline is the lowest score from which on the share of fraud reaches `decline_precision`; where none does, nothing
     is declined.
     """
-    labels, losses = _labels(rows, dataset), _losses(rows, dataset, words)
+    labels, losses = fit.labels(rows, dataset), _losses(rows, dataset, words)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -97,7 +99,7 @@ def report(
     rows: pl.DataFrame, scores: Floats, thresholds: Thresholds, dataset: DataSet, words: Evaluation, seed: int
 ) -> Report:
     """Judge scores (rows,) against the labels of `rows`, in which both labels occur."""
-    labels = _labels(rows, dataset)
+    labels = fit.labels(rows, dataset)
     ranking, ones = Ranking.of(scores, labels), np.ones(len(labels))
     losses, flagged = _losses(rows, dataset, words), scores >= thresholds.review
     found = {
@@ -114,21 +116,32 @@ def report(
         "rows": float(len(labels)),
         "fraud_share": float(labels.mean()),
     }
-    groups = np.arange(len(labels))
+    groups = groups_of(rows, dataset)
     if dataset.entities:
-        groups = _codes(rows[dataset.entities[0]])
         days = rows[dataset.time.column].dt.date().to_physical().to_numpy().astype(np.int64)
         found[f"card_precision_at_{words.top}"] = metrics.precision_at(words.top, days, groups, scores, labels)
     intervals = {
-        name: metrics.interval(metric, ranking, groups, words.resamples, seed)
+        name: metrics.interval(partial(metric, ranking), labels, groups, words.resamples, seed)
         for name, metric in (("average_precision", metrics.average_precision), ("roc_auc", metrics.roc_auc))
     }
-    slices = [_of_slice(name, mask, scores, labels, flagged) for name, mask in _slices(rows, dataset)]
+    slices = [_of_slice(name, mask, scores, labels, flagged) for name, mask in parts_of(rows, dataset)]
     return Report(found, intervals, metrics.reliability(scores, labels), pl.DataFrame(slices))
 
 
-def _labels(rows: pl.DataFrame, dataset: DataSet) -> Ints:
-    return rows[dataset.label.column].cast(pl.Int64).to_numpy()
+def groups_of(rows: pl.DataFrame, dataset: DataSet) -> Ints:
+    """Numbers from 0 on of what is drawn together when rows are drawn anew: each customer. Shape (rows,)."""
+    return _codes(rows[dataset.entities[0]]) if dataset.entities else np.arange(rows.height)
+
+
+def parts_of(rows: pl.DataFrame, dataset: DataSet) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Name the parts of the rows in which a model often fails: newcomers, the night, large amounts; and all."""
+    yield "all", np.ones(rows.height, bool)
+    if dataset.entities:
+        yield f"new {dataset.entities[0]}", (rows[EARLIER_ROWS] < NEWCOMER).to_numpy()
+    yield "night", (rows[dataset.time.column].dt.hour() <= LAST_HOUR_OF_NIGHT).to_numpy()
+    if dataset.amount is not None:
+        amounts = rows[dataset.amount].fill_null(0.0)
+        yield "large amounts", (amounts >= amounts.quantile(LARGE)).to_numpy()
 
 
 def _losses(rows: pl.DataFrame, dataset: DataSet, words: Evaluation) -> Floats:
@@ -140,17 +153,6 @@ def _losses(rows: pl.DataFrame, dataset: DataSet, words: Evaluation) -> Floats:
 def _codes(entities: pl.Series) -> Ints:
     codes = entities.rank("dense").cast(pl.Int64) - 1
     return codes.fill_null(entities.n_unique()).rank("dense").cast(pl.Int64).to_numpy() - 1
-
-
-def _slices(rows: pl.DataFrame, dataset: DataSet) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Name the parts of the rows in which a model often fails: newcomers, the night, large amounts; and all."""
-    yield "all", np.ones(rows.height, bool)
-    if dataset.entities:
-        yield f"new {dataset.entities[0]}", (rows[EARLIER_ROWS] < NEWCOMER).to_numpy()
-    yield "night", (rows[dataset.time.column].dt.hour() <= LAST_HOUR_OF_NIGHT).to_numpy()
-    if dataset.amount is not None:
-        amounts = rows[dataset.amount].fill_null(0.0)
-        yield "large amounts", (amounts >= amounts.quantile(LARGE)).to_numpy()
 
 
 def _of_slice(

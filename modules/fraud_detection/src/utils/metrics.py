@@ -55,8 +55,10 @@ def recall_at_fpr(ranking: Ranking, weights: Floats, limit: float = 0.01) -> flo
     return float(true[within].max(initial=0.0) / true[-1])
 
 
-def interval(metric: Metric, ranking: Ranking, groups: Ints, resamples: int, seed: int) -> tuple[float, float]:
-    """The 95 % interval of `metric` when whole groups (customers) are drawn anew, with replacement.
+def interval(
+    value: Callable[[Floats], float], labels: Ints, groups: Ints, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The 95 % interval of a value of weights (rows,) when whole groups (customers) are drawn anew, with replacement.
 
     Source: Field and Welsh, Bootstrapping clustered data (2007): rows of one customer are not independent.
     """
@@ -65,9 +67,8 @@ def interval(metric: Metric, ranking: Ranking, groups: Ints, resamples: int, see
     for _ in range(resamples):
         times = np.bincount(draw.integers(0, number, number), minlength=number)
         weights = times[groups].astype(np.float64)
-        positives = float(np.sum(weights[ranking.order] * ranking.labels))
-        if 0 < positives < weights.sum():
-            values.append(metric(ranking, weights))
+        if 0 < np.sum(weights * labels) < weights.sum():
+            values.append(value(weights))
     low, high = np.quantile(values, [0.025, 0.975]) if values else (np.nan, np.nan)
     return float(low), float(high)
 
