@@ -11,7 +11,7 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run serve test check format lock clean
+.PHONY: help install run demo serve test check format lock clean
 
 help:  ## list the words of this Makefile
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,6 +20,9 @@ install: .venv/run  ## make .venv from the hash-locked file
 
 run: .venv/run  ## the main job: simulated transactions to a registered, explained model
 	$(MODULE) pipeline
+
+demo: .venv/run  ## half a year in minutes: drift, retraining, promotion, a refused and a rolled-back candidate
+	$(MODULE) demo
 
 serve: .venv/run  ## the API on port 8000; trains first if there is no production version
 	@$(MODULE) lineage >/dev/null 2>&1 || $(MODULE) pipeline

@@ -1,10 +1,11 @@
 """Wiring: from the platform's settings to its connected parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from mlops import objects, tracking
-from mlops.ledger import Ledger
+from mlops.ledger import Ledger, wall
 from mlops.objects import Objects
 from mlops.registry import Registry
 from mlops.settings import Platform
@@ -17,6 +18,7 @@ class Connected:
 
     settings: Platform
     objects: Objects
+    now: Callable[[], int]
 
     @cached_property
     def tracking(self) -> Tracking:
@@ -24,13 +26,13 @@ class Connected:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return Ledger(self.settings.ledger)
+        return Ledger(self.settings.ledger, self.now)
 
     @cached_property
     def registry(self) -> Registry:
         return Registry(self.tracking.client)
 
 
-def connect(settings: Platform) -> Connected:
-    """Connect what the settings name."""
-    return Connected(settings, objects.connect(settings.objects))
+def connect(settings: Platform, now: Callable[[], int] = wall) -> Connected:
+    """Connect what the settings name; `now` is the time of the ledger, in microseconds since 1970."""
+    return Connected(settings, objects.connect(settings.objects), now)

@@ -58,7 +58,7 @@ class JournalTable:
         table = _joined(self._seen.get(version, []), schema)
         if version in self._seen:
             self._seen[version] = [table]
-        return table.rename(dict(zip(table.columns[1:], names, strict=True)))
+        return table.rename(dict(zip(table.columns, ("sequence", *names), strict=True)))
 
     def _take(self, page: Sequence[Row]) -> None:
         decided = [(row, decode_record(row.entry.body)) for row in page if row.entry.kind == DECISION]

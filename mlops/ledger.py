@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlops import journal
-from mlops.errors import StorageFailed
+from mlops.errors import MlopsError, StorageFailed
 from mlops.journal import Entry, Head, Row
 from mlops.traffic import Traffic
 
@@ -21,6 +21,15 @@ ACT = "act"
 TRIES = 100
 
 encode = msgspec.json.Encoder().encode
+
+
+def wall() -> int:
+    """The time, in microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+class Overtaken(MlopsError):
+    """Another act came first."""
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -51,7 +60,7 @@ Change = Callable[[Traffic | None], Traffic | None]
 class Ledger:
     """The acts of every module in one database; several processes may act at once, and each sees all before it."""
 
-    def __init__(self, url: str, now: Callable[[], int] = lambda: time.time_ns() // 1_000) -> None:
+    def __init__(self, url: str, now: Callable[[], int] = wall) -> None:
         self.journal = journal.connect(url)
         self._now, self._read_to = now, 0
         self._acts: dict[str, list[Done]] = {}
@@ -73,17 +82,17 @@ class Ledger:
     def record(
         self, name: str, act: str, version: int | None, who: str, why: str, change: Change = lambda traffic: traffic,
         figures: Mapping[str, Any] | None = None, only_after: int | None = None,
-    ) -> Done | None:  # fmt: skip
+    ) -> Done:  # fmt: skip
         """Write an act down that changes the traffic as it is then; of several at once each sees what the others did.
 
-        With `only_after` it is done only while that act is the last; nothing is returned where it is not. What `change`
-        raises is raised, and nothing is written.
+        With `only_after` it is done only while that act is the last; `Overtaken` is raised where it is not. What
+        `change` raises is raised, and nothing is written.
         """
         for _ in range(TRIES):
             done = self.acts(name)
             number = len(done) + 1
             if only_after is not None and only_after != number - 1:
-                return None
+                raise Overtaken(f"act {number - 1} of {name} came first")
             before = done[-1].act.after if done else None
             said = Act(name, act, version, who, why, before, change(before), dict(figures or {}))
             # Clocks of several machines differ a little; the ledger's time never goes back.

@@ -41,7 +41,7 @@ class Plan(Group):
         lt=1,
         description="The share of decisions on wrong features that is allowed over production's.",
     )
-    times: float = Field(3.0, gt=1, description="How many times as often it may flag, or as high score, as production.")
+    times: float = Field(5.0, gt=1, description="How many times as often it may flag, or as high score, as production.")
 
 
 @dataclass(frozen=True)

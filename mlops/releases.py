@@ -14,8 +14,8 @@ class Releases:
     """What can be done with the versions of a module.
 
     Whoever does something says who it is, and why. With `only_after`, the number of an act, it is done only while that
-    act is the last; then it may be that nothing is done and nothing returned. Raises `NotFound` for a version that is
-    not registered, `BadInput` for what makes no sense.
+    act is the last; `Overtaken` is raised where it is not. Raises `NotFound` for a version that is not registered,
+    `BadInput` for what makes no sense.
     """
 
     def __init__(self, name: str, ledger: Ledger, registry: Callable[[], Registry]) -> None:
@@ -28,27 +28,25 @@ class Releases:
 
     def promote(
         self, version: int, who: str, why: str, figures: Mapping[str, Any] | None = None, only_after: int | None = None
-    ) -> Done | None:
+    ) -> Done:
         """Let a version answer all."""
         return self._do("promoted", version, partial(traffic.promoted, version=version), who, why, figures, only_after)
 
     def trial(
         self, version: int, mode: Mode, weight: float, who: str, why: str, figures: Mapping[str, Any] | None = None,
         only_after: int | None = None,
-    ) -> Done | None:  # fmt: skip
+    ) -> Done:  # fmt: skip
         """Let a version answer a share (0 to 1) as `canary` or in an `ab` test, or watch as `shadow`."""
         change = partial(traffic.on_trial, version=version, mode=mode, weight=weight)
         return self._do(mode, version, change, who, why, figures, only_after)
 
-    def back(
-        self, who: str, why: str, figures: Mapping[str, Any] | None = None, only_after: int | None = None
-    ) -> Done | None:
+    def back(self, who: str, why: str, figures: Mapping[str, Any] | None = None, only_after: int | None = None) -> Done:
         """End the trial that runs, or let the previous version answer again."""
         now = self.traffic
         left = None if now is None else now.candidate or now.production
         return self._do("rolled back", left, traffic.back, who, why, figures, only_after, known=True)
 
-    def note(self, act: str, version: int, who: str, why: str, figures: Mapping[str, Any] | None = None) -> Done | None:
+    def note(self, act: str, version: int, who: str, why: str, figures: Mapping[str, Any] | None = None) -> Done:
         """Write down what moves no traffic: a registration, a verdict."""
         return self.ledger.record(self.name, act, version, who, why, figures=figures)
 
@@ -66,7 +64,7 @@ class Releases:
     def _do(
         self, act: str, version: int | None, change: Change, who: str, why: str, figures: Mapping[str, Any] | None,
         only_after: int | None, known: bool = False,
-    ) -> Done | None:  # fmt: skip
+    ) -> Done:  # fmt: skip
         if version is not None and not known:
             self._registry().find(self.name, version)
         done = self.ledger.record(self.name, act, version, who, why, change, figures, only_after)

@@ -1,10 +1,9 @@
 """The watch over a trial: it looks, judges and acts, by itself; two of them never act twice."""
 
 import logging
-import time
 from collections.abc import Callable
 
-from mlops.ledger import Done
+from mlops.ledger import Done, Overtaken
 from mlops.release import Plan, Stage, Trial, Verdict, judge
 from mlops.releases import Releases
 from mlops.traffic import CANARY, SHADOW, Traffic
@@ -12,11 +11,6 @@ from mlops.traffic import CANARY, SHADOW, Traffic
 WHO = "watch"
 
 log = logging.getLogger("watch")
-
-
-def wall() -> int:
-    """The time, in microseconds since 1970."""
-    return time.time_ns() // 1_000
 
 
 See = Callable[[int, int, int], Trial]
@@ -48,14 +42,17 @@ class Watch:
 
     def _act(self, verdict: Verdict, candidate: int, last: int) -> None:
         step, why, weight, figures = verdict
-        if step == "promote":
-            acted = self._releases.promote(candidate, WHO, why, figures, last)
-        elif step == "advance":
-            acted = self._releases.trial(candidate, "canary", weight, WHO, why, figures, last)
+        try:
+            if step == "promote":
+                self._releases.promote(candidate, WHO, why, figures, last)
+            elif step == "advance":
+                self._releases.trial(candidate, "canary", weight, WHO, why, figures, last)
+            else:
+                self._releases.back(WHO, why, figures, last)
+        except Overtaken:
+            log.info("another was first", extra={"candidate": candidate, "step": step})
         else:
-            acted = self._releases.back(WHO, why, figures, last)
-        said = {"candidate": candidate, "step": step, "reason": why}
-        log.info("acted" if acted else "another was first", extra=said)
+            log.info("acted", extra={"candidate": candidate, "step": step, "reason": why})
 
 
 def _stage(done: list[Done], now: Traffic) -> Stage:

@@ -99,28 +99,40 @@ def serve(words: Words) -> None:
     serve.serve(_settings(words), reach, print)
 
 
+def demo(words: Words) -> None:
+    """Live through half a year in minutes: drift, retraining, promotion, a refused and a rolled-back candidate."""
+    from modules.fraud_detection import demo, demo_result
+
+    folder, console = Path("var/demo"), Console(highlight=False, soft_wrap=True)
+    read = settings.read(words.config or settings.FILE.with_name("demo.yaml"), words.profile, os.environ)
+    result = demo.Demo(read, demo.STORY, folder, console.print).run()
+    demo_result.draw(result, folder / "timeline.png")
+    console.print(demo_result.table(result))
+    console.print(f"picture: {folder / 'timeline.png'}")
+
+
 def gate(words: Words) -> int:
     """Compare a version with production; refuse it with reasons and exit code 3, or pass it."""
+    from mlops import journal
     from modules.fraud_detection import gate
 
-    read = _settings(words)
-    found = gate.judge(read, bootstrap.connect(read.platform), int(words.version), words.who)
-    for name, value in found.figures.items():
-        print(f"{name:42} {value:.4f}")
-    print(f"version {words.version} passed" if found.passed else f"version {words.version} refused: {found.why}")
-    return 0 if found.passed else REFUSED
+    read, version = _settings(words), int(words.version)
+    book = journal.connect(read.platform.journal)
+    act = gate.judge(read, bootstrap.connect(read.platform), book, version, words.who, _now()).act
+    for name, value in act.figures.items():
+        print(f"{name:42} {value:.4f}" if isinstance(value, float) else f"{name:42} {value}")
+    print(f"version {version} {'passed' if act.figures['passed'] else 'refused'}: {act.why}")
+    return 0 if act.figures["passed"] else REFUSED
 
 
 def retrain(words: Words) -> int:
     """Make a candidate from all that is known by now; on trial if it passes the gate, else exit code 3."""
     from mlops import journal
-    from modules.fraud_detection import retrain
+    from modules.fraud_detection.retrain import Retraining
 
     read = _settings(words)
-    platform, now = bootstrap.connect(read.platform), datetime.now(UTC).replace(tzinfo=None)
-    found = retrain.retrain(
-        read, platform, journal.connect(read.platform.journal), words.why, now, Console(stderr=True), words.force
-    )
+    platform, book = bootstrap.connect(read.platform), journal.connect(read.platform.journal)
+    found = Retraining(read, platform, book, Console(stderr=True)).run(words.why, _now(), words.force)
     print(f"version {found.version} {'watches in the shadow' if found.passed else 'refused'}: {found.why}")
     return 0 if found.passed else REFUSED
 
@@ -174,6 +186,7 @@ WORDS: Mapping[str, Callable[[Words], int | None]] = {
     "benchmark": benchmark,
     "lineage": lineage,
     "serve": serve,
+    "demo": demo,
     "gate": gate,
     "retrain": retrain,
     "watch": watch,
@@ -224,6 +237,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(words: Words) -> Settings:
     return settings.read(words.config, words.profile, os.environ)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _job(words: Words, source: str) -> Job:

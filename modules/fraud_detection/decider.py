@@ -9,6 +9,7 @@ import polars as pl
 
 from mlops import bootstrap
 from mlops.answers import Answers
+from mlops.bootstrap import Connected
 from mlops.contract import Json, Labelled
 from mlops.errors import Damaged, MlopsError
 from mlops.group_commit import GroupCommit
@@ -39,15 +40,18 @@ log = logging.getLogger(logger.NAME)
 class Decider:
     """The scorer of one process and all that it needs; it lives on the event loop on which it was started."""
 
-    def __init__(self, settings: Settings, watchers: Sequence[Watcher] = (), clock: Clock | None = None) -> None:
-        self.platform = bootstrap.connect(settings.platform)
+    def __init__(
+        self, settings: Settings, platform: Connected, watchers: Sequence[Watcher] = (), clock: Clock | None = None,
+        cache: Path = FOLDER / "versions",
+    ) -> None:  # fmt: skip
+        self.platform = platform
         self.journal = GroupCommit(settings.platform.journal)
         self._pasts: dict[str, Past] = {}
         online = settings.platform.online
         self._pipe = None if online == MEMORY else RedisPipe(online, SCRIPTS)
         self.live: Live[LivePredictor] = Live(
             self._traffic, lambda: bootstrap.connect(settings.platform).registry, NAME, self._wake, self._prepare,
-            FOLDER / "versions",
+            cache,
         )  # fmt: skip
         router, shared = TrafficSplit(settings.data, settings.routing), None
         if self._pipe is not None:

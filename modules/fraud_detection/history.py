@@ -1,16 +1,29 @@
 """Everything that is known as of a moment: the transactions of a snapshot, and what the journal has since then."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
 from mlops.bootstrap import Connected
+from mlops.journal import Journal
 from mlops.journal_table import JournalTable
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import feature_store
 
 ROW = "row."
+
+
+def journalled(journal: Journal) -> JournalTable:
+    """What a journal holds by now."""
+    table = JournalTable(journal)
+    table.read_on()
+    return table
+
+
+def micro(moment: datetime) -> int:
+    """A time in UTC as microseconds since 1970."""
+    return (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
 def known(platform: Connected, snapshot: str, table: JournalTable, dataset: DataSet, as_of: datetime) -> pl.DataFrame:

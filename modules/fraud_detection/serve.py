@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from mlops import access, journal, listening, objects, redis_pipe
+from mlops import access, bootstrap, journal, listening, objects, redis_pipe
 from mlops.errors import BadConfiguration, MlopsError, Refused
 from mlops.objects import EXPLANATIONS, Objects
 from mlops.scoring import Decided, Outcome
@@ -81,7 +81,7 @@ class Api:
 
     def __init__(self, settings: Settings, sagemaker: bool, one_of_several: bool = False) -> None:
         self._settings, self._one_of_several = settings, one_of_several
-        self._decider = Decider(settings, [self])
+        self._decider = Decider(settings, bootstrap.connect(settings.platform), [self])
         self._live, self._journal = self._decider.live, self._decider.journal
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
         guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None

@@ -23,8 +23,11 @@ from modules.fraud_detection.src.models.split import Split
 from modules.fraud_detection.src.router.traffic_split import Routing
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
+from monitoring.drift_check import Monitoring
 
 NAME = "fraud_detection"
+WITHOUT_RESULT = ("platform", "serving", "routing", "gate", "retraining", "monitoring", "release")
+"""Groups that change no trained model."""
 FILE = Path(__file__).parent / "config" / "config.yaml"
 
 
@@ -49,11 +52,9 @@ class Retraining(Group):
     """When a candidate is made by itself, and from what."""
 
     window: Duration = Field("120d", description="How far back transactions are taken.")
-    maturity: Duration = Field(
-        "7d", description="The latest, whose labels are not known yet, are left out."
-    )
+    maturity: Duration = Field("7d", description="The latest, whose labels are not known yet, are left out.")
     split: Split = Field(
-        Split(train="28d", delay="0d", valid="7d", test="7d"), description="Its periods, laid back from there."
+        Split(train="28d", delay="0d", valid="7d", test="7d", labels="now"), description="Its periods, from there back."
     )
     cool_down: Duration = Field("7d", description="The least time between two candidates.")
 
@@ -73,6 +74,7 @@ class Settings(Group):
     routing: Routing = Field(default_factory=Routing, description="Who may meet a candidate.")
     gate: Gate = Field(default_factory=Gate, description="How much worse than production a candidate may be.")
     retraining: Retraining = Field(default_factory=Retraining, description="How a candidate is made by itself.")
+    monitoring: Monitoring = Field(default_factory=Monitoring, description="How it is watched.")
     release: Plan = Field(default_factory=Plan, description="How a candidate comes to production.")
     serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")
 
@@ -92,7 +94,7 @@ class Settings(Group):
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all that changes a result: not where things are kept or who may ask."""
-        told = self.model_dump_json(exclude={"platform", "serving", "routing", "gate", "retraining", "release"})
+        told = self.model_dump_json(exclude=set(WITHOUT_RESULT))
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 

@@ -1,11 +1,13 @@
 """From a feature snapshot to a registered model: train, evaluate, explain, register, each a phase of its own."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
+from msgspec.structs import replace
 
 from mlops import objects
 from mlops.objects import EXPLANATIONS, MODELS
@@ -17,17 +19,20 @@ from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.explainability import log_explanations
 from modules.fraud_detection.src.features import build_features, declaration, feature_store
 from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, split
-from modules.fraud_detection.src.models.artifact import Artifact, Card
+from modules.fraud_detection.src.models.artifact import Artifact, Card, Thresholds
 from modules.fraud_detection.src.models.evaluate import choose_thresholds, report, with_earlier_rows
-from modules.fraud_detection.src.models.fit import Fitted, Recipe
+from modules.fraud_detection.src.models.fit import Recipe
 from modules.fraud_detection.src.models.profile import profile
 from modules.fraud_detection.src.models.split import Periods
 from modules.fraud_detection.src.utils import revision
-from modules.fraud_detection.src.utils.metrics import Ranking, average_precision
+from modules.fraud_detection.src.utils.metrics import Floats, Ints, Ranking, average_precision
+from monitoring import performance, reference
+from monitoring.reference import Reference
 
 SAMPLE = 10_000
 EXPLAINED = 2_000
 BASELINE = "logreg"
+SCORE = "fraud_probability"
 PIPELINE = "pipeline"
 PLOTS = {"evaluation.png": "evaluation"}
 UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
@@ -51,14 +56,21 @@ def train(job: Job) -> Record:
         snapshot=job.records["features"]["snapshot"], encoder=fitted.encoder, thresholds=thresholds, dataset=dataset,
         features=settings.features, validation=settings.validation, transform=settings.transform,
     )  # fmt: skip
-    portrait = profile(rows, fitted.encoder.features) | _profile_of_scores(table, periods, fitted, dataset.time.column)
+    served = artifact.served(fitted.model)
+    portrait = profile(rows, fitted.encoder.features) | _profile_of_scores(
+        table, periods, lambda later: served(fitted.encoder.encode(later)), dataset.time.column
+    )
+    unseen = fit.labelled(table, periods.test, dataset)
+    scores = served(fitted.encoder.encode(unseen))
+    told = reference.encode(_reference(scores, unseen, fit.labels(rows, dataset), thresholds, job))
     with objects.scratch() as folder:
         sample = fitted.encoder.encode(rows.head(SAMPLE))
         canned = canned_transaction(rows, dataset)
         alone = build_features.build(canned, dataset, settings.features)
         hash_ = artifact.write(
-            folder, fitted.model, card, portrait, sample, as_request(canned, dataset), fitted.encoder.encode(alone)
-        )
+            folder, fitted.model, card, portrait, told, sample, as_request(canned, dataset),
+            fitted.encoder.encode(alone),
+        )  # fmt: skip
         objects.upload_folder(job.platform.objects, folder, _home(MODELS, hash_))
     return {
         "model": hash_, "kind": card.kind, "parameters": card.parameters, "seed": card.seed, "rows": rows.height,
@@ -119,7 +131,7 @@ def register(job: Job) -> Record:
             with job.platform.objects.download(key) as path:
                 run.file(path, PLOTS.get(path.name, "explainability"))
         files = objects.download_folder(job.platform.objects, _home(MODELS, model), home / "model")
-        run.model(files, artifact.ONNX, Artifact.open(files).card.encoder.columns, "fraud_probability")
+        run.model(files, artifact.ONNX, Artifact.open(files).card.encoder.columns, SCORE)
     version = job.platform.registry.register(NAME, run.run_id, tags)
     return {"version": version.number, "run": run.run_id, "production": _production(job, version)}
 
@@ -155,11 +167,29 @@ def _load(job: Job) -> tuple[pl.DataFrame, Periods]:
     return table, split.periods(job.settings.split, times.dt.min(), times.dt.max())  # type: ignore[arg-type]
 
 
-def _profile_of_scores(table: pl.DataFrame, periods: Periods, fitted: Fitted, time: str) -> dict[str, Any]:
+def _profile_of_scores(
+    table: pl.DataFrame, periods: Periods, score: Callable[[pl.DataFrame], Floats], time: str
+) -> dict[str, Any]:
     """Portray the scores of the days after training, which need no label and were not learned from."""
     later = table.filter((pl.col(time) >= periods.train.until) & (pl.col(time) < periods.test.since))
-    rows = later if later.height else table.filter(pl.col(time) < periods.train.until)
-    return profile(pl.DataFrame({"score": fitted.score(rows)}), ["score"])
+    rows = later if later.height else table.filter(pl.col(time) >= periods.test.since)
+    return profile(pl.DataFrame({"score": score(rows)}), ["score"])
+
+
+def _reference(scores: Floats, rows: pl.DataFrame, learned: Ints, thresholds: Thresholds, job: Job) -> Reference:
+    """What the version says of itself: its scores (rows,) on rows that it has not learned from, and their labels.
+
+    They are those of the test period; nothing is chosen by them.
+    """
+    dataset, words, labels = job.settings.data, job.settings.evaluation, fit.labels(rows, job.settings.data)
+    said = Reference(
+        score=SCORE, flagged_from=thresholds.review, review=words.review_cost, amount=dataset.amount,
+        loss_share=words.loss_share, loss_fixed=words.loss_fixed, label_share=float(learned.mean()),
+        label_rows=learned.size, calibration=performance.calibrate(scores, labels),
+        performance=performance.realised(scores, labels),
+    )  # fmt: skip
+    decisions = said.decisions(scores, None if dataset.amount is None else rows[dataset.amount])
+    return replace(said, performance=performance.realised(scores, labels, decisions))
 
 
 def _artifact(job: Job) -> Artifact:

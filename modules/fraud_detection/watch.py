@@ -1,6 +1,5 @@
 """The watch over the trials of this module: what production and a candidate say of the same transactions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -14,7 +13,7 @@ from mlops.journal import Journal
 from mlops.journal_table import JournalTable
 from mlops.release import Flags, Floats, Trial
 from mlops.releases import Releases
-from mlops.watch import Watch, wall
+from mlops.watch import Watch
 from modules.fraud_detection import history
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.features import build_features
@@ -81,10 +80,10 @@ class Trials:
         return same
 
 
-def watcher(settings: Settings, platform: Connected, journal: Journal, now: Callable[[], int] = wall) -> Watch:
+def watcher(settings: Settings, platform: Connected, journal: Journal) -> Watch:
     """The watch over this module."""
     releases = Releases(NAME, platform.ledger, lambda: platform.registry)
-    return Watch(releases, Trials(settings, platform, journal).see, settings.release, now)
+    return Watch(releases, Trials(settings, platform, journal).see, settings.release, platform.now)
 
 
 def artifact_of(platform: Connected, version: int) -> Artifact:

@@ -80,7 +80,7 @@ def test_a_graph_that_strays_from_the_model_is_never_written(folder: Path, table
     strange.to_onnx = found.model.to_onnx  # type: ignore[method-assign]
     with pytest.raises(MlopsError, match="away from it, more than 1e-06"):
         rows = found.card.encoder.encode(table)
-        artifact.write(tmp_path / "new", strange, found.card, {}, rows, found.canned.transaction, rows[:1])
+        artifact.write(tmp_path / "new", strange, found.card, {}, b"{}", rows, found.canned.transaction, rows[:1])
     assert not (tmp_path / "new").exists()
 
 

@@ -140,8 +140,8 @@ def test_cards_are_tested_with_bursts_at_night_and_then_used_from_the_day_on_and
     assert tests.height == changed.height - world.height > 500
     assert set(tests["is_fraud"]) == {1}
     tiny = tests["amount"].is_between(0.5, 3)
-    assert tests.filter(~tiny)["amount"].is_between(60, 200).all()
-    assert tiny.sum() == 3 * (~tiny).sum()
+    assert tests.filter(~tiny)["amount"].is_between(40, 160).all()
+    assert 5 * tiny.sum() == 3 * (~tiny).sum()
     assert set(tests["timestamp"].dt.hour()) <= set(range(6))
     assert set(tests["day"]) <= set(range(LATER, 120))
     bursts = tests.group_by("customer_id", "day").agg(pl.len(), pl.col("timestamp").max() - pl.col("timestamp").min())

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from mlops import traffic
 from mlops.errors import BadInput, Damaged
-from mlops.ledger import Ledger
+from mlops.ledger import Ledger, Overtaken
 from mlops.traffic import Traffic
 from tests.conftest import ROOT
 from tests.mlops.test_journal import change
@@ -34,10 +35,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def promote(ledger: Ledger, version: int, at_last: int | None = None) -> bool:
-    done = ledger.record(
-        NAME, "promoted", version, "ada", "because", lambda now: traffic.promoted(now, version), only_after=at_last
-    )
-    return done is not None
+    change = partial(traffic.promoted, version=version)
+    try:
+        ledger.record(NAME, "promoted", version, "ada", "because", change, only_after=at_last)
+    except Overtaken:
+        return False
+    return True
 
 
 def test_the_traffic_at_any_moment_is_what_the_acts_before_it_made(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_killed_at_any_moment_the_chain_is_whole_and_one_version_is_in_productio
     url, draw = f"sqlite:///{tmp_path}/ledger.db", random.Random(0)
     program = f"""
 import itertools
-from mlops.ledger import Ledger
+from mlops.ledger import Ledger, Overtaken
 from tests.mlops.test_ledger import NAME, promote
 ledger = Ledger("{url}")
 print("up", flush=True)

@@ -3,7 +3,8 @@
 Customers live along a street of terminals and buy near home, each at their own pace and price. Three kinds of fraud are
 always there: large amounts, compromised terminals and stolen cards. On request the world changes from a given day on:
 `drift_from` makes prices rise and shopping later; `new_pattern_from` brings thieves who try stolen cards with tiny
-amounts at night and then buy with them. It shows that the platform works; it says nothing about how well a model does on real payments.
+amounts at night and then buy with them. It shows that the platform works; it says nothing about how well a model does
+on real payments.
 """
 
 from datetime import datetime
@@ -20,7 +21,7 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 DAY = 86_400
-TESTS, BURST = 6, 8
+TESTS, BURST = 3, 8
 """The tiny payments of a burst of card tests, and all of them."""
 REACH = 12.0
 """How many terminals away from home a customer shops (standard deviation)."""
@@ -115,15 +116,15 @@ def _attacks(draw: np.random.Generator, words: Simulation, per_day: float) -> In
 
 
 def _card_tests(draw: np.random.Generator, words: Simulation) -> pl.DataFrame:
-    """Bursts at night on one card across the town: six tiny payments, minutes apart, and then two that pay for them."""
+    """Bursts at night on one card across the town: three tiny payments, minutes apart, and then five purchases."""
     first = min(words.new_pattern_from or 0, words.days)
-    days = np.repeat(np.arange(first, words.days), draw.poisson(max(words.customers / 500, 0.5), words.days - first))
+    days = np.repeat(np.arange(first, words.days), draw.poisson(max(words.customers / 300, 0.5), words.days - first))
     card = np.repeat(draw.integers(0, words.customers, days.size), BURST)
     start = np.repeat(days * DAY + draw.integers(0, 5 * 3_600, days.size), BURST)
     turn = np.tile(np.arange(BURST), days.size)
     second = start + turn * 150 + draw.integers(0, 120, card.size)
     place = draw.integers(0, words.terminals, card.size)
-    amount = np.where(turn < TESTS, draw.uniform(0.5, 3.0, card.size), draw.uniform(60, 200, card.size))
+    amount = np.where(turn < TESTS, draw.uniform(0.5, 3.0, card.size), draw.uniform(40, 160, card.size))
     return _table(card, place, second, amount, np.ones(card.size, bool))
 
 

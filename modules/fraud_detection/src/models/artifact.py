@@ -1,18 +1,19 @@
 """A trained model as a folder of data files, each checked by its hash before anything reads it."""
 
-import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import onnxruntime
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
+from mlops import manifest
 from mlops.errors import Damaged, MlopsError
-from mlops.objects import digest, translated
+from mlops.objects import translated
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features.declaration import Declaration
@@ -22,8 +23,8 @@ from modules.fraud_detection.src.models.encoder import Encoder
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
 
-ONNX, CARD, PROFILE, CANNED, MANIFEST = "model.onnx", "card.json", "profile.json", "canned.json", "manifest.json"
-MANIFEST_TYPE = TypeAdapter(dict[str, str])
+ONNX, CARD, PROFILE, CANNED, REFERENCE = "model.onnx", "card.json", "profile.json", "canned.json", "reference.json"
+FILES = frozenset({ONNX, CARD, PROFILE, CANNED, REFERENCE})
 TOLERANCE = 1e-6
 
 
@@ -70,7 +71,7 @@ class Artifact:
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Read what `write` wrote. Raises `Damaged` when a file is missing, extra bytes or changed."""
-        hash_ = _verified(folder)
+        hash_ = manifest.verified(folder, FILES)
         card_text = (folder / CARD).read_text(encoding="utf-8")
         try:
             card = Card.model_validate_json(card_text)
@@ -88,14 +89,19 @@ class Artifact:
         return _score(self.session, matrix)
 
 
+def served(model: BaseModel) -> Callable[[Matrix], Floats]:
+    """The scores of a model as they will be served, rounded as there: rows (rows, columns) in, scores (rows,) out."""
+    return partial(_score, _session(model.to_onnx()))
+
+
 def write(
-    folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any], sample: Matrix,
+    folder: Path, model: BaseModel, card: Card, profile: Mapping[str, Any], reference: bytes, sample: Matrix,
     canned: Mapping[str, Any], canned_row: Matrix,
 ) -> str:  # fmt: skip
     """Write the model into `folder` and return its hash, the same for the same model.
 
-    `canned` is a transaction as a request would send it, `canned_row` (1, columns) what the model sees of it when
-    nothing came before.
+    `reference` is the page for those who watch it; `canned` is a transaction as a request would send it, `canned_row`
+    (1, columns) what the model sees of it when nothing came before.
 
     Raises `MlopsError` when the ONNX graph and the trained model differ by more than 1e-6 on the `sample` rows: what
     serves must be what was trained.
@@ -115,28 +121,8 @@ def write(
         (folder / CARD).write_text(card.model_dump_json(indent=1), encoding="utf-8")
         (folder / PROFILE).write_text(json.dumps(profile, indent=1), encoding="utf-8")
         (folder / CANNED).write_text(Canned(transaction=dict(canned), score=score).model_dump_json(indent=1), "utf-8")
-        hashes = {path.name: digest(path) for path in sorted(folder.iterdir())}
-        (folder / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-    return _hash(hashes)
-
-
-def _verified(folder: Path) -> str:
-    try:
-        hashes = MANIFEST_TYPE.validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError):
-        broken = f"{folder} holds no whole model: {MANIFEST} is missing or broken"
-        raise Damaged(f"{broken}; fetch or train it again") from None
-    if {CARD, PROFILE, CANNED, ONNX} - hashes.keys():
-        raise Damaged(f"{folder / MANIFEST} does not name every file of a model; fetch or train it again")
-    for name, expected in hashes.items():
-        path = folder / Path(name).name
-        if not path.is_file() or digest(path) != expected:
-            raise Damaged(f"{path} is missing or not what was written; fetch or train the model again")
-    return _hash(hashes)
-
-
-def _hash(hashes: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+        (folder / REFERENCE).write_bytes(reference)
+        return manifest.write(folder)
 
 
 def _session(graph: bytes) -> onnxruntime.InferenceSession:

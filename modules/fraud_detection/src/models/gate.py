@@ -15,12 +15,14 @@ from modules.fraud_detection.src.models.evaluate import Evaluation
 from modules.fraud_detection.src.utils import metrics
 from modules.fraud_detection.src.utils.metrics import Floats, Ranking
 
+PRECISION, SAVED = "average precision", "saved per 1,000"
+
 
 class Gate(Group):
     """How much worse than production a candidate may be and still go on trial."""
 
-    average_precision: float = Field(0.0, ge=0, description="By how much its average precision may be lower.")
-    cost: float = Field(0.0, ge=0, description="By which share it may cost more at the capacity for reviews.")
+    average_precision: float = Field(0.02, ge=0, description="By how much its average precision may be lower.")
+    cost: float = Field(0.1, ge=0, description="By which share it may cost more at the capacity for reviews.")
     calibration: float = Field(0.005, ge=0, description="By how much its calibration error may be higher.")
     slices: float = Field(0.1, ge=0, description="By how much the average precision of a slice may be lower.")
     frauds: int = Field(20, ge=1, description="The least frauds of a slice that is compared.")
@@ -57,12 +59,17 @@ class Comparison:
 
 def compare(
     rows: pl.DataFrame, candidate: Judged, production: Judged, dataset: DataSet, evaluation: Evaluation, words: Gate,
-    seed: int,
+    seed: int, must_gain: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Compare two versions on labelled rows, in which both labels occur and which have `evaluate.EARLIER_ROWS`."""
+    """Compare two versions on labelled rows, in which both labels occur and which have `evaluate.EARLIER_ROWS`.
+
+    A candidate may be a little worse; one that `must_gain` has to be better for sure, in ranking or in cost.
+    """
     pair = _Pair(rows, candidate, production, dataset, evaluation, words, seed)
     for look in (pair.average_precision, pair.cost, pair.calibration, pair.slices, pair.latency):
         look()
+    if must_gain and max(pair.figures[f"{name}, low"] for name in (PRECISION, SAVED)) <= 0:
+        pair.reasons.append("it is not better for sure")
     return Comparison(tuple(pair.reasons), pair.figures)
 
 
@@ -87,7 +94,7 @@ class _Pair:
             return metrics.average_precision(new, weights) - metrics.average_precision(old, weights)
 
         self.figures["production average precision"] = metrics.average_precision(old, np.ones(self._rows.height))
-        self._compare("average precision", gain, self._words.average_precision)
+        self._compare(PRECISION, gain, self._words.average_precision)
 
     def cost(self) -> None:
         """Only as much is flagged as people can review in a day, the highest scores first."""
@@ -97,7 +104,7 @@ class _Pair:
             return float(1_000 * np.sum(weights * (old - new)) / np.sum(weights))
 
         self.figures["production cost per 1,000"] = 1_000 * float(old.mean())
-        self._compare("saved per 1,000", saved, self._words.cost * 1_000 * float(old.mean()))
+        self._compare(SAVED, saved, self._words.cost * 1_000 * float(old.mean()))
 
     def calibration(self) -> None:
         new, old = (metrics.calibration_error(judged.scores, self._labels) for judged in (self._new, self._old))

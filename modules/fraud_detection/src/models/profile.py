@@ -13,7 +13,8 @@ ROWS = "__rows"
 def profile(table: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     """Describe each column: rows, share of empty ones, and either moments and a histogram or the count of each level.
 
-    A histogram has its inner edges at the 5 % quantiles; `counts` has one more than `edges`: what lies at or below the
+    A histogram has its inner edges at the 5 % quantiles, halfway to the next value, so that no rounding moves a value
+    over an edge; `counts` has one more than `edges`: what lies at or below the
     first, between two, and above the last.
     """
     return {
@@ -26,7 +27,9 @@ def _of_number(column: pl.Series) -> dict[str, Any]:
     described: dict[str, Any] = {"rows": column.len(), "null_share": column.null_count() / max(column.len(), 1)}
     if values.size == 0:
         return described | {"edges": [], "counts": [0]}
-    edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS))
+    known, quantiles = np.unique(values), np.quantile(values, np.arange(1, BINS) / BINS)
+    above = known[np.minimum(np.searchsorted(known, quantiles, side="right"), known.size - 1)]
+    edges = np.unique((quantiles + above) / 2)
     counts = np.bincount(np.searchsorted(edges, values, side="left"), minlength=edges.size + 1)
     moments = {"mean": values.mean(), "std": values.std(), "min": values.min(), "max": values.max()}
     described |= {name: float(value) for name, value in moments.items()}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 import polars as pl
 from pydantic import Field
@@ -18,6 +19,9 @@ class Split(Group):
         "7d", description="The gap before a period is judged, in which its labels are not yet known."
     )
     valid: Duration = Field("7d", description="The period on which parameters and thresholds are chosen.")
+    labels: Literal["then", "now"] = Field(
+        "then", description="A model learns the labels that were known when its test began, or all known by now."
+    )
     test: Duration = Field("7d", description="The period on which the result is reported, touched once.")
 
 
@@ -57,6 +61,7 @@ def periods(split: Split, first: datetime, last: datetime) -> Periods:
     )
     test_start = end - test
     train_end = test_start - delay
+    hindsight = split.labels == "now"
     valid_start = train_end - valid
     choose_end = valid_start - delay
     if choose_end - train < first - timedelta(days=1):
@@ -66,8 +71,8 @@ def periods(split: Split, first: datetime, last: datetime) -> Periods:
             f"{split.delay}, valid {split.valid}, delay {split.delay}, test {split.test}; shorten the group 'split'"
         )
     return Periods(
-        choose_train=Period(choose_end - train, choose_end, known_by=valid_start),
+        choose_train=Period(choose_end - train, choose_end, known_by=datetime.max if hindsight else valid_start),
         valid=Period(valid_start, train_end, known_by=datetime.max),
-        train=Period(train_end - train, train_end, known_by=test_start),
+        train=Period(train_end - train, train_end, known_by=datetime.max if hindsight else test_start),
         test=Period(test_start, end, known_by=datetime.max),
     )

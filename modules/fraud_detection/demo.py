@@ -1,0 +1,204 @@
+"""The whole loop in time-lapse: the world changes; the platform notices, retrains, tries, promotes and rolls back."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import polars as pl
+from rich.console import Console
+
+from mlops import bootstrap, objects
+from mlops.errors import BadInput, Refused
+from mlops.journal_table import JournalTable
+from mlops.progress import Phases
+from mlops.releases import Releases
+from mlops.scoring import Clock
+from modules.fraud_detection import demo_result, history, run_pipeline
+from modules.fraud_detection.decider import Decider
+from modules.fraud_detection.demo_result import Event, Result, Story
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.retrain import Retraining
+from modules.fraud_detection.settings import NAME, Settings
+from modules.fraud_detection.src.data import synthetic, tables
+from modules.fraud_detection.src.features import build_features
+from modules.fraud_detection.src.utils import logger
+from modules.fraud_detection.watch import artifact_of, watcher
+from monitoring import drift_check
+from monitoring.drift_report import DRIFTED
+
+STORY = Story(live=90, change=105, broken=150, subtle=152, end=170)
+TOGETHER = 200
+"""Transactions that are decided, or labels that are recorded, at once."""
+DAY = timedelta(days=1)
+LOST = 0.5
+"""The share of the frauds that the data of the subtly bad candidate calls honest."""
+PATIENCE = 60
+"""Seconds that a new version may take until it answers."""
+SENT = ("transaction_id", "timestamp", "customer_id", "terminal_id", "amount")
+
+encode = msgspec.json.Encoder().encode
+T = TypeVar("T")
+
+
+class World:
+    """The transactions of the simulation, day by day; labels become known in the night after their time.
+
+    What happened before the platform went live comes as one file, with dated labels.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.start = settings.simulation.start
+        midnight = pl.col("label_known_at").dt.truncate("1d") + DAY
+        self.table = synthetic.simulate(settings.simulation).with_columns(midnight)
+
+    def at(self, day: int) -> datetime:
+        """When a day begins."""
+        return self.start + day * DAY
+
+    def before(self, day: int) -> pl.DataFrame:
+        """Everything before a day."""
+        return self.table.filter(pl.col("timestamp") < self.at(day))
+
+    def of(self, since: int, until: int) -> pl.DataFrame:
+        """The transactions from a day to before another."""
+        return self.table.filter(pl.col("timestamp").is_between(self.at(since), self.at(until), closed="left"))
+
+    def told(self, day: int, since: int) -> pl.DataFrame:
+        """The transactions from the day `since` on whose labels become known as a day begins."""
+        return self.table.filter(pl.col("label_known_at") == self.at(day), pl.col("timestamp") >= self.at(since))
+
+
+class Demo:
+    """One run of a story in a folder of its own, through the code that serves, watches and retrains."""
+
+    def __init__(self, settings: Settings, story: Story, folder: Path, tell: Callable[[str], None]) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._settings, self._story, self._folder, self._tell = settings, story, folder, tell
+        self._world, self._events, self._now = World(settings), list[Event](), 0
+        self._platform = bootstrap.connect(settings.platform, lambda: self._now)
+        self._releases = Releases(NAME, self._platform.ledger, lambda: self._platform.registry)
+        self._quiet = Console(quiet=True)
+        self._bad: int | None = None
+        self._looks = 0
+
+    def run(self) -> Result:
+        """Train the first version, then live through every day."""
+        self._set(self._world.at(self._story.live))
+        self._train_first()
+        return asyncio.run(self._live())
+
+    async def _live(self) -> Result:
+        clock = Clock(lambda: self._now * 1_000)
+        self._decider = Decider(self._settings, self._platform, [], clock, self._folder / "versions")
+        await self._decider.start()
+        journal = self._decider.journal.journal
+        self._table = JournalTable(journal)
+        self._watch = watcher(self._settings, self._platform, journal)
+        self._retraining = Retraining(self._settings, self._platform, journal, self._quiet)
+        try:
+            for day in range(self._story.live, self._story.end):
+                await self._night(day)
+                await self._decide(day)
+            return self._measured()
+        finally:
+            await self._decider.stop()
+
+    async def _night(self, day: int) -> None:
+        """As a day begins labels come, the watch judges, the check looks, and who has to act acts."""
+        self._set(self._world.at(day))
+        await self._learn(day)
+        before = len(self._platform.ledger.acts(NAME))
+        await asyncio.to_thread(self._look, day)
+        for done in self._platform.ledger.acts(NAME)[before:]:
+            self._happened(day, done.act.act, done.act.version, done.act.why)
+        await asyncio.to_thread(self._follow)
+
+    def _look(self, day: int) -> None:
+        self._watch.look()
+        traffic, now = self._releases.traffic, self._world.at(day)
+        if day == self._story.broken:
+            self._try_spoilt(now, "broken labels", pl.col("is_fraud").shuffle(seed=1))
+        elif day == self._story.subtle:
+            lost = (pl.col("is_fraud") == 1) & (pl.col("transaction_id").hash(1) % 100 < 100 * LOST)
+            self._try_spoilt(now, "labels that a feed lost", pl.when(lost).then(0).otherwise("is_fraud"))
+            self._bad = self._releases.traffic.candidate if self._releases.traffic is not None else None
+        elif self._drifted(day, now) and traffic is not None and traffic.candidate is None:
+            try:
+                self._retraining.run("drift", now)
+            except BadInput:  # the last candidate is too young
+                return
+
+    def _drifted(self, day: int, now: datetime) -> bool:
+        self._table.read_on()
+        self._looks += 1
+        report = drift_check.check(NAME, self._platform, self._table, self._settings.monitoring, now, self._looks)
+        drift_check.store(report, self._platform.objects)
+        if report.verdict == DRIFTED and not any(event.what == "drift" for event in self._events):
+            self._happened(day, "drift", None, report.headline)
+        return report.verdict == DRIFTED
+
+    def _try_spoilt(self, now: datetime, name: str, label: pl.Expr) -> None:
+        """Make a candidate from labels that something went wrong with."""
+        rows = self._retraining.known(now).with_columns(label.cast(pl.Int8).alias("is_fraud"))
+        self._retraining.over(rows, name.replace(" ", "-"), f"somebody tries {name}", now)
+
+    async def _learn(self, day: int) -> None:
+        told = self._world.told(day, self._story.live).select(pl.col("transaction_id").cast(pl.String), "is_fraud")
+        learn = self._decider.scorer.learn
+        for some in _parts(told.rows()):
+            await asyncio.gather(*[learn(key, label, self._now) for key, label in some])
+
+    async def _decide(self, day: int) -> None:
+        rows = self._world.of(day, day + 1).select(SENT).to_dicts()
+        for some in _parts(rows):
+            self._set(some[-1]["timestamp"])
+            for outcome in await self._decider.scorer.decide([encode(row) for row in some]):
+                if isinstance(outcome, Refused):
+                    raise outcome
+
+    def _follow(self) -> None:
+        """Wait until what answers is what the ledger says."""
+        live, traffic = self._decider.live, self._releases.traffic
+        with live.changed:
+            live.changed.wait_for(lambda: live.deployed is not None and live.deployed.traffic == traffic, PATIENCE)
+
+    def _train_first(self) -> None:
+        with objects.scratch() as folder:
+            tables.write(self._world.before(self._story.live), folder / "before.parquet")
+            job = Job(self._settings, self._platform, logger.start(()), str(folder / "before.parquet"))
+            with Phases(list(run_pipeline.PHASES), job.logger, self._quiet) as progress:
+                run_pipeline.run(job, progress)
+        self._happened(self._story.live, "promoted", 1, "the first version")
+
+    def _measured(self) -> Result:
+        self._table.read_on()
+        decided = self._table.decisions.select(
+            pl.col("key").cast(pl.Int64).alias("transaction_id"), "version",
+            pl.col("said.fraud_probability").alias("score"), (pl.col("said.decision") != "approve").alias("flagged"),
+        )  # fmt: skip
+        first, story, world = artifact_of(self._platform, 1), self._story, self._world
+        built = build_features.build(world.table, self._settings.data, first.card.features)
+        rows = world.of(story.live, story.end).join(decided, on="transaction_id", maintain_order="left")
+        seen = rows.select("transaction_id").join(built, on="transaction_id", how="left", maintain_order="left")
+        without = first.probability(first.card.encoder.encode(seen))
+        return demo_result.measure(
+            rows, without, first.card.thresholds.review, story, self._events, self._settings.data,
+            self._settings.evaluation, world.start, self._bad,
+        )  # fmt: skip
+
+    def _set(self, now: datetime) -> None:
+        self._now = max(self._now, history.micro(now))
+
+    def _happened(self, day: int, what: str, version: int | None, why: str) -> None:
+        self._events.append(Event(day, what, version))
+        named = "" if version is None else f"version {version}: "
+        self._tell(f"day {day:3}  {what:12} {named}{why}")
+
+
+def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(rows), TOGETHER):
+        yield rows[start : start + TOGETHER]
