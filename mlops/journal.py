@@ -141,6 +141,11 @@ class Journal:
             if start <= row.entry.at < end:
                 yield row
 
+    def before(self, at: int) -> int:
+        """The sequence number of the row just before the first whose `at` (microseconds UTC) is that or later."""
+        first = self._rows(sa.select(sa.func.min(COLUMNS.sequence)).where(COLUMNS.at >= at))[0][0]
+        return self.head().count if first is None else int(first) - 1
+
     def head(self) -> Head:
         """Tell how long the chain is."""
         return _head(next(iter(self._rows(sa.select(head_table.c.count, head_table.c.hash))), None))

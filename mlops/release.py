@@ -42,6 +42,7 @@ class Plan(Group):
         description="The share of decisions on wrong features that is allowed over production's.",
     )
     times: float = Field(5.0, gt=1, description="How many times as often it may flag, or as high score, as production.")
+    least: float = Field(0.1, gt=0, lt=1, description="The least it must flag, and score, as a share of production.")
 
 
 @dataclass(frozen=True)
@@ -115,15 +116,15 @@ def harms(trial: Trial, plan: Plan) -> dict[str, Evidence]:
     # Rows that come late make differences for every version; what production has of them is no fault of the candidate.
     usual = plan.differences + float(np.mean(~trial.same[~met])) if (~met).any() else plan.differences
     loss = (_capped(trial.costs, plan) - (1 + plan.margin) * _capped(trial.production_costs, plan)) / plan.cap
-    more, times = 1 / plan.times, plan.times
+    more, less = 1 / plan.times, plan.least
     return {
         "it fails": _evidence(trial.failed[met] - plan.failures, -plan.failures),
         "it is slow": _evidence((trial.took[answered] > plan.slow * 1_000) - plan.slow_share, -plan.slow_share),
         "it sees other features": _evidence(~trial.same[answered] - usual, -usual),
         "it flags more": _evidence(trial.flagged * more - trial.production_flagged, -1.0),
-        "it flags less": _evidence(trial.production_flagged * more - trial.flagged, -1.0),
-        "it scores higher": _evidence(trial.scores / times - trial.production_scores, -1.0),
-        "it scores lower": _evidence(trial.production_scores / times - trial.scores, -1.0),
+        "it flags less": _evidence(trial.production_flagged * less - trial.flagged, -1.0),
+        "it scores higher": _evidence(trial.scores * more - trial.production_scores, -1.0),
+        "it scores lower": _evidence(trial.production_scores * less - trial.scores, -1.0),
         "it costs more": _evidence(loss[~np.isnan(loss)], -(1 + plan.margin)),
     }
 

@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import Field
 
 from mlops import bootstrap, journal, manifest, objects, settings
+from mlops.alerts import Alerting
 from mlops.bootstrap import Connected
 from mlops.errors import BadInput, MlopsError, NotFound
 from mlops.journal_table import JournalTable
@@ -25,6 +26,7 @@ from monitoring import drift, drift_page, performance, reference
 from monitoring.drift import Drift
 from monitoring.drift_report import DRIFTED, DriftReport, Estimate, Performance, conclude, plain
 from monitoring.reference import Reference
+from monitoring.vitals import Vitals
 
 MODULES = Path("modules")
 PROFILE = "profile.json"
@@ -37,6 +39,9 @@ class Monitoring(Group):
 
     window: Duration = Field("7d", description="How far back a check looks.")
     maturity: Duration = Field("10d", description="How old a decision must be for its label to count.")
+    at: str = Field("02:00", description="The time of day (UTC) of the daily check.")
+    vitals: Vitals = Field(default_factory=Vitals, description="When answers are too slow, or fail too often.")
+    alerting: Alerting = Field(default_factory=Alerting, description="Who is told, and how calm it must be.")
     drift: Drift = Field(default_factory=Drift, description="When a difference from training counts as drift.")
 
 

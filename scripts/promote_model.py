@@ -22,7 +22,7 @@ from mlops.settings import Platform
 from mlops.traffic import Mode, Traffic
 
 ROOT = Path(__file__).parents[1]
-REFUSED = 3
+REFUSED, WIDE = 3, 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +92,9 @@ def _show(releases: Releases) -> None:
         table.add_column(heading, overflow="fold")
     for done in releases.ledger.acts(releases.name):
         table.add_row(*_row(done))
-    Console().print(table)
+    console = Console()
+    # What is no terminal takes whole lines.
+    Console(width=None if console.is_terminal else WIDE).print(table)
     head = releases.ledger.verify()
     print(f"{head.count:,} rows, each as it was written; the last has hash {head.hash.hex()}")
 

@@ -23,7 +23,7 @@ from modules.fraud_detection.src.utils import logger
 
 Words = argparse.Namespace
 
-REFUSED = 3
+REFUSED, NOT_NOW = 3, 4
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,13 +126,17 @@ def gate(words: Words) -> int:
 
 
 def retrain(words: Words) -> int:
-    """Make a candidate from all that is known by now; on trial if it passes the gate, else exit code 3."""
+    """Make a candidate from all that is known by now; exit code 3 if the gate refuses it, 4 if it is not the time."""
     from mlops import journal
-    from modules.fraud_detection.retrain import Retraining
+    from modules.fraud_detection.retrain import NotNow, Retraining
 
     read = _settings(words)
     platform, book = bootstrap.connect(read.platform), journal.connect(read.platform.journal)
-    found = Retraining(read, platform, book, Console(stderr=True)).run(words.why, _now(), words.force)
+    try:
+        found = Retraining(read, platform, book, Console(stderr=True)).run(words.why, _now(), words.force)
+    except NotNow as later:
+        print(f"not now: {later}", file=sys.stderr)
+        return NOT_NOW
     print(f"version {found.version} {'watches in the shadow' if found.passed else 'refused'}: {found.why}")
     return 0 if found.passed else REFUSED
 

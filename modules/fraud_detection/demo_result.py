@@ -1,6 +1,6 @@
 """What came of a story: each day with the loop and without it, in numbers and in a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from modules.fraud_detection.src.models.evaluate import Evaluation, costs
 from modules.fraud_detection.src.utils.metrics import Floats, Ranking, average_precision
 
 INK, MUTED, WITH, WITHOUT, BAD, GOOD = "#1f2933", "#9aa5b1", "#3566a8", "#c2413b", "#c2413b", "#2f7d4f"
+AMBER = "#c98a2b"
 WITHOUT_IT = "_without"
 SMOOTH = 7
 """Days that a point of a line looks back over: one day has few frauds."""
@@ -111,56 +112,64 @@ def table(result: Result) -> Table:
 
 
 def draw(result: Result, path: Path) -> None:
-    """Draw each day with and without the loop, and what happened, into a PNG file."""
-    figure = Figure(figsize=(13, 8), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    days = result.days
-    upper.plot(
-        days["day"], days[f"average_precision{WITHOUT_IT}"], color=WITHOUT, linewidth=1.8, label="without the loop"
-    )
+    """Draw who answered, and each day with and without the loop, into a PNG file."""
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    story, upper, lower = figure.subplots(3, 1, sharex=True, height_ratios=[1.1, 2, 2])
+    _who_answered(story, result)
+    days, without = result.days, result.days[f"average_precision{WITHOUT_IT}"]
+    upper.plot(days["day"], without, color=WITHOUT, linewidth=1.8, label="without the loop")
     upper.plot(days["day"], days["average_precision"], color=WITH, linewidth=2.2, label="with the loop")
-    upper.set(ylabel=f"average precision, {SMOOTH} days back", ylim=(0, 1.02))
-    upper.set_title("A fraud pattern and a spending shift, noticed and answered by themselves", loc="left", color=INK)
-    for name, color, label in ((f"cost{WITHOUT_IT}", WITHOUT, "without the loop"), ("cost", WITH, "with the loop")):
-        mean = days[name].rolling_mean(SMOOTH, min_samples=1)
-        lower.plot(days["day"], mean, color=color, linewidth=2, label=label)
-    lower.fill_between(
-        days["day"], days["cost"].rolling_mean(SMOOTH, min_samples=1),
-        days[f"cost{WITHOUT_IT}"].rolling_mean(SMOOTH, min_samples=1), color=GOOD, alpha=0.12, label="saved",
-    )  # fmt: skip
-    lower.set(ylabel=f"cost of a day, mean of {SMOOTH}", xlabel="day")
-    lower.set_ylim(bottom=0)
-    for axes in (upper, lower):
+    upper.set(ylim=(0, 1.02))
+    upper.set_title(f"Average precision, {SMOOTH} days back", loc="left", color=INK)
+    costs_of = [days[name].rolling_mean(SMOOTH, min_samples=1) for name in (f"cost{WITHOUT_IT}", "cost")]
+    lower.plot(days["day"], costs_of[0], color=WITHOUT, linewidth=1.8, label="without the loop")
+    lower.plot(days["day"], costs_of[1], color=WITH, linewidth=2.2, label="with the loop")
+    lower.fill_between(days["day"], costs_of[1], costs_of[0], color=GOOD, alpha=0.13, label="saved")
+    lower.set(xlabel="day", ylim=(0, None), xlim=(result.story.live, result.story.end))
+    lower.set_title(f"Cost of a day: frauds that passed and reviews, mean of {SMOOTH} days", loc="left", color=INK)
+    for axes in (story, upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e4e7eb", linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.axvspan(result.story.change, result.story.end, color=MUTED, alpha=0.08, linewidth=0)
-        axes.legend(frameon=False, loc="lower left" if axes is upper else "upper left", ncols=3)
-    _mark(upper, lower, result)
+        axes.axvline(result.story.change, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    for axes in (upper, lower):
+        axes.grid(color="#e4e7eb", linewidth=0.7)
+        axes.legend(frameon=False, loc="upper left", ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
 
 
-def _mark(upper: Axes, lower: Axes, result: Result) -> None:
-    """Mark what happened, in rows of text that do not meet."""
-    said = {
-        "drift": ("drift found", BAD), "shadow": ("shadow", MUTED), "canary": ("canary", MUTED),
-        "promoted": ("promoted", GOOD), "rolled back": ("rolled back", BAD), "judged": ("", MUTED),
-    }  # fmt: skip
-    shown = [Event(result.story.change, "the world changes", None), *result.events]
-    row, last = 0, -100
-    for event in shown:
-        text, color = said.get(event.what, (event.what, INK))
-        if not text or (event.what == "canary" and event.day - last < 3):
-            continue
-        for axes in (upper, lower):
-            axes.axvline(event.day, color=color, linewidth=0.9, linestyle=":")
-        row = (row + 1) % 4 if event.day - last < 9 else 0
-        last = event.day
+def _who_answered(axes: Axes, result: Result) -> None:
+    """Draw a bar for each time in production, in the shadow and as a canary, and a mark for what was found."""
+    axes.set_title("Who answered, and what was found", loc="left", color=INK)
+    axes.set_yticks([2, 1, 0], ["production", "on trial", "found"])
+    axes.set_ylim(-0.6, 2.6)
+    axes.tick_params(axis="y", length=0)
+    for lane, first, last, color, named in _bars(result):
+        axes.barh(lane, last - first, left=first, height=0.62, color=color, edgecolor="white", linewidth=1)
+        if named and last - first > 2:
+            axes.annotate(named, ((first + last) / 2, lane), ha="center", va="center", fontsize=9, color="white")
+    changed = result.story.change, 2.45
+    axes.annotate("the world changes", changed, xytext=(4, 0), textcoords="offset points", fontsize=9)
+    marks = {"drift": ("drift", BAD), "refused": ("refused", INK), "rolled back": ("rolled back", BAD)}
+    for place, event in enumerate(each for each in result.events if each.what in marks):
+        text, color = marks[event.what]
+        axes.plot(event.day, 0.25, marker="v", color=color, markersize=7)
         named = text if event.version is None else f"{text} v{event.version}"
-        upper.annotate(
-            named, (event.day, 1.0 - 0.055 * row), xytext=(3, 0), textcoords="offset points", fontsize=8, color=color
-        )
+        axes.annotate(named, (event.day, -0.12 - 0.3 * (place % 2)), ha="center", fontsize=8, color=color)
+
+
+def _bars(result: Result) -> Iterator[tuple[int, int, int, str, str]]:
+    """Each bar: its lane, its first and last day, its colour and its name."""
+    production = [event for event in result.events if event.what == "promoted"]
+    ends = [*[event.day for event in production[1:]], result.story.end]
+    for event, end in zip(production, ends, strict=True):
+        yield 2, event.day, end, WITH, f"version {event.version}"
+    trial = [event for event in result.events if event.what in ("shadow", "canary", "promoted", "rolled back")]
+    for event, after in zip(trial, [*trial[1:], Event(result.story.end, "", None)], strict=True):
+        if event.what == "shadow":
+            yield 1, event.day, after.day, MUTED, ""
+        elif event.what == "canary":
+            yield 1, event.day, after.day, AMBER, f"v{event.version}"
 
 
 def _precision(rows: pl.DataFrame, score: str, dataset: DataSet) -> float | None:

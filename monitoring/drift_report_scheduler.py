@@ -1,0 +1,217 @@
+"""python -m monitoring.drift_report_scheduler: check every day, tell who has to know, and ask for retraining."""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from mlops import alarms, bootstrap, inbox, journal, logs, settings
+from mlops.alerts import Alert
+from mlops.bootstrap import Connected
+from mlops.errors import BadConfiguration, MlopsError, NotFound
+from mlops.inbox import Inbox
+from mlops.journal import Journal
+from mlops.journal_table import JournalTable
+from mlops.settings import Platform
+from mlops.turns import Turns
+from monitoring import drift_check, vitals
+from monitoring.drift_check import MODULES, Monitoring
+from monitoring.drift_report import DRIFTED, DriftReport
+
+EVERY = 60
+"""Seconds between two looks at what is due."""
+LEASE = 1_800.0
+"""Seconds after which a check whose process died is begun again."""
+ANSWERS = (0, 3, 4)
+"""What retraining answers where it did its work: a candidate, one that was refused, or that it is not the time."""
+LATELY = timedelta(days=1) // timedelta(microseconds=1)
+ORIGIN = datetime(1970, 1, 1)
+
+log = logging.getLogger("scheduler")
+
+Retrain = Callable[[Alert], int]
+"""Starts the retraining that an alert asks for, and gives its exit code."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that is watched, with its connections."""
+
+    name: str
+    platform: Connected
+    journal: Journal
+    words: Monitoring
+
+
+class Scheduler:
+    """Does for one module what is due when it is asked; any number may be asked at once, on any number of hosts."""
+
+    def __init__(self, module: Module, retrain: Retrain) -> None:
+        self._module, self._retrain = module, retrain
+        platform, words = module.platform, module.words.alerting
+        self._turns = Turns(platform.ledger, module.name, platform.now, LEASE)
+        self._alarms = alarms.connect(words, platform.ledger, module.name, platform.now)
+        self._inbox: Inbox = inbox.connect(words.inbox, platform.ledger, module.name, platform.now)
+        self._table = JournalTable(module.journal)
+
+    def tick(self) -> DriftReport | None:
+        """Look how things stand, check if a check is due, tell what is to be told, and retrain if that is asked for."""
+        report = None
+        try:
+            self._look()
+            report = self._check_if_due()
+        finally:
+            self._alarms.deliver()
+        self._hear(report is not None and report.verdict == DRIFTED)
+        return report
+
+    def _look(self) -> None:
+        """Raise or calm what changes from minute to minute."""
+        found = vitals.look(self._module.journal, self._module.words.vitals, self._module.platform.now())
+        values = {"p99 ms": found.p99, "failures": found.failures, "decisions": found.decisions}
+        words = self._module.words.vitals
+        slow = f"99 of 100 answers took up to {max(found.p99, default=0):.1f} ms for {words.minutes} minutes"
+        self._alarms.say("latency", "answers", found.slow, slow, values)
+        failing = f"a candidate failed on up to {max(found.failures, default=0):.1%} of the decisions"
+        self._alarms.say("failures", "candidate", found.failing, failing, values)
+        self._tell_of_releases()
+
+    def _tell_of_releases(self) -> None:
+        done = [one for one in self._module.platform.ledger.acts(self._module.name) if one.act.act == "rolled back"]
+        if done:
+            last = done[-1]
+            lately = self._module.platform.now() - last.at < LATELY
+            title = f"version {last.act.version} was taken back: {last.act.why}"
+            self._alarms.say("rollback", "release", lately, title, last.act.figures, version=last.act.version)
+
+    def _check_if_due(self) -> DriftReport | None:
+        """Run the latest check that is due, unless it was run; those that were missed before it are not made up for."""
+        now = ORIGIN + timedelta(microseconds=self._module.platform.now())
+        slot = _slot(now, self._module.words.at)
+        turn = self._turns.take(f"check {slot:%Y-%m-%dT%H:%M}")
+        if turn is None:
+            return None
+        try:
+            report, link = self._check(slot)
+        except MlopsError as error:
+            turn.failed(str(error))
+            self._alarms.say("failed run", "drift check", True, str(error))
+            return None
+        except BaseException:
+            turn.failed("an error of ours; the log says more")
+            self._alarms.say("failed run", "drift check", True, "an error of ours; the log says more")
+            raise
+        drifted = report.verdict == DRIFTED
+        self._alarms.say("failed run", "drift check", False, "the check ran")
+        values = {column.name: column.psi for column in report.columns if column.verdict == DRIFTED}
+        self._alarms.say("drift", "data", drifted, report.headline, values | _numbers(report), link, report.version)
+        turn.done({"version": report.version, "verdict": report.verdict, "link": link})
+        return report
+
+    def _check(self, slot: datetime) -> tuple[DriftReport, str]:
+        module = self._module
+        self._table.read_on()
+        traffic = module.platform.ledger.traffic(module.name)
+        if traffic is None:
+            raise NotFound(f"no version of '{module.name}' is in production; make one first")
+        checked = [work for work in self._turns.known("check ") if work.result.get("version") == traffic.production]
+        report = drift_check.check(module.name, module.platform, self._table, module.words, slot, len(checked) + 1)
+        return report, drift_check.store(report, module.platform.objects)
+
+    def _hear(self, drifted: bool) -> None:
+        """Retrain for what was raised; and again after each check that finds it still."""
+        heard = [alert for alert in self._inbox.receive(0) if alert.kind == "drift"]
+        for alert in heard:
+            if self._retrain(alert) in ANSWERS:
+                self._inbox.done(alert)
+        going_on = [alert for alert in self._alarms.open() if alert.kind == "drift"]
+        if drifted and not heard and going_on:
+            self._retrain(going_on[0])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the modules until told to stop, or do once what is due; return 0, or 1 after one line."""
+    words = _parser().parse_args(arguments)
+    try:
+        found = sorted(path.parts[-3] for path in MODULES.glob("*/config/config.yaml"))
+        names = [words.module] if words.module else found
+        schedulers = [Scheduler(_module(name, words), _starter(name, words)) for name in names]
+    except MlopsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for name in ("alerts", "scheduler"):
+        logs.start(name)
+    if words.once:
+        return max(_tick(scheduler) for scheduler in schedulers)
+    # It takes a moment to import, and a single run does not need it.
+    from apscheduler.schedulers.blocking import BlockingScheduler
+
+    clock = BlockingScheduler(timezone=UTC)
+    for scheduler in schedulers:
+        clock.add_job(
+            _tick, "interval", [scheduler], seconds=EVERY, next_run_time=datetime.now(UTC), coalesce=True,
+            max_instances=1, misfire_grace_time=None,
+        )  # fmt: skip
+    clock.start()
+    return 0
+
+
+def _tick(scheduler: Scheduler) -> int:
+    try:
+        report = scheduler.tick()
+    except MlopsError as error:
+        log.error("%s", error)
+        return 1
+    log.info("nothing was due" if report is None else report.headline)
+    return 0
+
+
+def _module(name: str, words: argparse.Namespace) -> Module:
+    file = words.config or drift_check.module_file(name)
+    platform = bootstrap.connect(settings.section(Platform, "platform", file, words.profile, os.environ))
+    chosen = settings.section(Monitoring, "monitoring", file, words.profile, os.environ)
+    return Module(name, platform, journal.connect(platform.settings.journal), chosen)
+
+
+def _starter(name: str, words: argparse.Namespace) -> Retrain:
+    """Start the module's own word, by its name."""
+
+    def start(alert: Alert) -> int:
+        command = [sys.executable, "-m", f"modules.{name}", "retrain", "--why", f"drift: {alert.title}"]
+        options = ["--profile", words.profile, *(["--config", str(words.config)] if words.config else [])]
+        return subprocess.run([*command, *options], check=False).returncode
+
+    return start
+
+
+def _slot(now: datetime, at: str) -> datetime:
+    """The latest time of day `at` (HH:MM, UTC) that has come."""
+    try:
+        hour, minute = datetime.strptime(at, "%H:%M").timetuple()[3:5]
+    except ValueError:
+        raise BadConfiguration(f"monitoring.at is '{at}', which is no time of day; write one such as 02:00") from None
+    slot = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    return slot if slot <= now else slot - timedelta(days=1)
+
+
+def _numbers(report: DriftReport) -> dict[str, object]:
+    expected = report.estimated.expected.average_precision if report.estimated is not None else None
+    return {"rows": report.rows, "snapshot": report.snapshot, "estimated average precision": expected}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m monitoring.drift_report_scheduler", description=__doc__)
+    parser.add_argument("--module", help="only this one; without it every folder in modules/ with a configuration")
+    parser.add_argument("--once", action="store_true", help="do what is due and end")
+    parser.add_argument("--config", type=Path, help="a YAML file instead of the module's config/config.yaml")
+    parser.add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
