@@ -40,6 +40,7 @@ class Monitoring(Group):
     window: Duration = Field("7d", description="How far back a check looks.")
     maturity: Duration = Field("10d", description="How old a decision must be for its label to count.")
     at: str = Field("02:00", description="The time of day (UTC) of the daily check.")
+    lease: Duration = Field("5m", description="A check whose process died is begun again after this.")
     vitals: Vitals = Field(default_factory=Vitals, description="When answers are too slow, or fail too often.")
     alerting: Alerting = Field(default_factory=Alerting, description="Who is told, and how calm it must be.")
     drift: Drift = Field(default_factory=Drift, description="When a difference from training counts as drift.")

@@ -19,20 +19,22 @@ from mlops.journal import Journal
 from mlops.journal_table import JournalTable
 from mlops.settings import Platform
 from mlops.turns import Turns
+from mlops.values import seconds
 from monitoring import drift_check, vitals
 from monitoring.drift_check import MODULES, Monitoring
+from monitoring.drift_metrics import DriftMetrics
 from monitoring.drift_report import DRIFTED, DriftReport
 
 EVERY = 60
 """Seconds between two looks at what is due."""
-LEASE = 1_800.0
-"""Seconds after which a check whose process died is begun again."""
 ANSWERS = (0, 3, 4)
 """What retraining answers where it did its work: a candidate, one that was refused, or that it is not the time."""
 LATELY = timedelta(days=1) // timedelta(microseconds=1)
 ORIGIN = datetime(1970, 1, 1)
 
 log = logging.getLogger("scheduler")
+
+KINDS = ("drift", "latency", "failures", "rollback", "failed run")
 
 Retrain = Callable[[Alert], int]
 """Starts the retraining that an alert asks for, and gives its exit code."""
@@ -51,10 +53,10 @@ class Module:
 class Scheduler:
     """Does for one module what is due when it is asked; any number may be asked at once, on any number of hosts."""
 
-    def __init__(self, module: Module, retrain: Retrain) -> None:
-        self._module, self._retrain = module, retrain
+    def __init__(self, module: Module, retrain: Retrain, metrics: DriftMetrics | None = None) -> None:
+        self._module, self._retrain, self._metrics = module, retrain, metrics
         platform, words = module.platform, module.words.alerting
-        self._turns = Turns(platform.ledger, module.name, platform.now, LEASE)
+        self._turns = Turns(platform.ledger, module.name, platform.now, seconds(module.words.lease))
         self._alarms = alarms.connect(words, platform.ledger, module.name, platform.now)
         self._inbox: Inbox = inbox.connect(words.inbox, platform.ledger, module.name, platform.now)
         self._table = JournalTable(module.journal)
@@ -67,6 +69,11 @@ class Scheduler:
             report = self._check_if_due()
         finally:
             self._alarms.deliver()
+        if self._metrics is not None:
+            traffic = self._module.platform.ledger.traffic(self._module.name)
+            self._metrics.stands(self._module.name, KINDS, self._alarms.open(), traffic)
+            if report is not None:
+                self._metrics.checked(report)
         self._hear(report is not None and report.verdict == DRIFTED)
         return report
 
@@ -97,7 +104,8 @@ class Scheduler:
         if turn is None:
             return None
         try:
-            report, link = self._check(slot)
+            with turn.kept():
+                report, link = self._check(slot)
         except MlopsError as error:
             turn.failed(str(error))
             self._alarms.say("failed run", "drift check", True, str(error))
@@ -140,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = sorted(path.parts[-3] for path in MODULES.glob("*/config/config.yaml"))
         names = [words.module] if words.module else found
-        schedulers = [Scheduler(_module(name, words), _starter(name, words)) for name in names]
+        metrics = None if words.port is None else DriftMetrics(words.port)
+        schedulers = [Scheduler(_module(name, words), _starter(name, words), metrics) for name in names]
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -208,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift_report_scheduler", description=__doc__)
     parser.add_argument("--module", help="only this one; without it every folder in modules/ with a configuration")
     parser.add_argument("--once", action="store_true", help="do what is due and end")
+    parser.add_argument("--port", type=int, help="serve metrics for Prometheus there, on this machine alone")
     parser.add_argument("--config", type=Path, help="a YAML file instead of the module's config/config.yaml")
     parser.add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
     return parser

@@ -23,7 +23,7 @@ STORY = Story(live=80, change=95, broken=NEVER, subtle=NEVER, end=112)
 DEMO = settings.FILE.with_name("demo.yaml")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lived:
     """A folder, what must be in the environment to work on it, and the settings that say the same."""
 

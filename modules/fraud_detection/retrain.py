@@ -24,9 +24,6 @@ from modules.fraud_detection.src.data import tables
 from modules.fraud_detection.src.utils import logger
 
 WHO, WORK = "retrain", "retraining "
-LEASE = 300.0
-"""Seconds after which a retraining whose process died is gone on with."""
-
 
 class NotNow(MlopsError):
     """The time for another candidate has not come."""
@@ -43,11 +40,9 @@ class Outcome(NamedTuple):
 class Retraining:
     """Makes candidates of this module and lets those that pass the gate watch in the shadow."""
 
-    def __init__(
-        self, settings: Settings, platform: Connected, journal: Journal, console: Console, lease: float = LEASE
-    ) -> None:
+    def __init__(self, settings: Settings, platform: Connected, journal: Journal, console: Console) -> None:
         self._settings, self._platform, self._journal, self._console = settings, platform, journal, console
-        self._turns = Turns(platform.ledger, NAME, platform.now, lease)
+        self._turns = Turns(platform.ledger, NAME, platform.now, seconds(settings.retraining.lease))
         self._releases = Releases(NAME, platform.ledger, lambda: platform.registry)
 
     def run(self, why: str, now: datetime, force: bool = False) -> Outcome:

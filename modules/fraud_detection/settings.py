@@ -56,6 +56,7 @@ class Retraining(Group):
     split: Split = Field(
         Split(train="28d", delay="0d", valid="7d", test="7d", labels="now"), description="Its periods, from there back."
     )
+    lease: Duration = Field("5m", description="One whose process died is gone on with after this.")
     cool_down: Duration = Field("7d", description="The least time between two candidates.")
 
 

@@ -1,0 +1,63 @@
+"""The metrics of the watching side, for Prometheus: the latest check of each module, its open alarms, its traffic."""
+
+from collections.abc import Iterable
+
+from mlops.alerts import Alert
+from mlops.traffic import Traffic
+from monitoring.drift_report import DRIFTED, DriftReport
+
+
+class DriftMetrics:
+    """What the scheduler of any number of modules knows, served over HTTP."""
+
+    def __init__(self, port: int) -> None:
+        # The client decides when it is imported how it counts; a scheduler counts for itself.
+        from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+        registry = CollectorRegistry()
+        self._psi = Gauge("drift_psi", "Of each column, in the latest check.", ["module", "column"], registry=registry)
+        self._drifted = Gauge("drift_detected", "1 where the latest check found drift.", ["module"], registry=registry)
+        self._checked = Gauge(
+            "drift_check_timestamp_seconds", "When the latest check was due.", ["module"], registry=registry
+        )
+        self._estimated = Gauge(
+            "estimated_average_precision", "Without labels, in the latest check.", ["module"], registry=registry
+        )
+        self._realised = Gauge(
+            "realised_average_precision", "On matured labels, in the latest check.", ["module"], registry=registry
+        )
+        self._alerts = Gauge("alerts_open", "Alarms that go on.", ["module", "kind"], registry=registry)
+        self._weight = Gauge("traffic_weight", "The share of each arm.", ["module", "arm"], registry=registry)
+        self._server = start_http_server(port, "127.0.0.1", registry)[0]
+
+    @property
+    def port(self) -> int:
+        """Where they are served."""
+        return int(self._server.server_port)
+
+    def checked(self, report: DriftReport) -> None:
+        """Take over what a check found."""
+        name = report.name
+        for column in [*report.columns, *([report.prediction] if report.prediction is not None else [])]:
+            self._psi.labels(name, column.name).set(column.psi or 0.0)
+        self._drifted.labels(name).set(report.verdict == DRIFTED)
+        self._checked.labels(name).set(report.until.timestamp())
+        expected = None if report.estimated is None else report.estimated.expected
+        for gauge, found in ((self._estimated, expected), (self._realised, report.realised)):
+            if found is not None and found.average_precision is not None:
+                gauge.labels(name).set(found.average_precision)
+
+    def stands(self, name: str, kinds: Iterable[str], alerts: Iterable[Alert], traffic: Traffic | None) -> None:
+        """Take over which alarms go on, of all kinds that there are, and who answers."""
+        going_on = [alert.kind for alert in alerts]
+        for kind in kinds:
+            self._alerts.labels(name, kind).set(going_on.count(kind))
+        if traffic is not None:
+            share = traffic.weight if traffic.answering is not None else 0.0
+            self._weight.labels(name, "candidate").set(share)
+            self._weight.labels(name, "production").set(1 - share)
+
+    def close(self) -> None:
+        """Serve them no longer."""
+        self._server.shutdown()
+        self._server.server_close()
