@@ -23,7 +23,7 @@ from mlops.values import seconds
 from monitoring import drift_check, vitals
 from monitoring.drift_check import MODULES, Monitoring
 from monitoring.drift_metrics import DriftMetrics
-from monitoring.drift_report import DRIFTED, DriftReport
+from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
 
 EVERY = 60
 """Seconds between two looks at what is due."""
@@ -117,7 +117,8 @@ class Scheduler:
         drifted = report.verdict == DRIFTED
         self._alarms.say("failed run", "drift check", False, "the check ran")
         values = {column.name: column.psi for column in report.columns if column.verdict == DRIFTED}
-        self._alarms.say("drift", "data", drifted, report.headline, values | _numbers(report), link, report.version)
+        if report.verdict != TOO_FEW:
+            self._alarms.say("drift", "data", drifted, report.headline, values | _numbers(report), link, report.version)
         turn.done({"version": report.version, "verdict": report.verdict, "link": link})
         return report
 

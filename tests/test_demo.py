@@ -35,7 +35,8 @@ def test_the_story_has_both_endings(tmp_path: Path) -> None:
     assert after["cost"].sum() < after["cost_without"].sum()
     assert 0 < result.days["bad"].sum() / result.decisions < 0.01
     demo_result.draw(result, folder / "timeline.png")
-    assert Image.open(folder / "timeline.png").size == (1690, 1170)
+    with Image.open(folder / "timeline.png") as picture:
+        assert picture.size == (1690, 1170)
     ledger = Ledger(f"sqlite:///{folder}/ledger.db")
     ledger.verify()
     traffic = ledger.traffic(NAME)

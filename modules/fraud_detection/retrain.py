@@ -25,6 +25,7 @@ from modules.fraud_detection.src.utils import logger
 
 WHO, WORK = "retrain", "retraining "
 
+
 class NotNow(MlopsError):
     """The time for another candidate has not come."""
 

@@ -193,10 +193,12 @@ def test_a_url_that_names_no_inbox_is_refused(ledger: Ledger, url: str) -> None:
 
 
 def queue_url(queue: str) -> str:
-    return boto3.client("sqs").get_queue_url(QueueName=queue.removeprefix("sqs://"))["QueueUrl"]  # type: ignore[no-any-return]
+    return boto3.client("sqs").get_queue_url(QueueName=queue.removeprefix("sqs://"))["QueueUrl"]
 
 
 def left(queue: str) -> dict[str, int]:
-    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-    found = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url(queue), AttributeNames=names)["Attributes"]
+    found = boto3.client("sqs").get_queue_attributes(
+        QueueUrl=queue_url(queue),
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+    )["Attributes"]
     return {name: int(number) for name, number in found.items()}

@@ -70,7 +70,7 @@ class One:
     hash: str = "h"
     configuration: str = "c"
 
-    traffic: Traffic = Traffic(1)
+    traffic: Traffic = field(default_factory=lambda: Traffic(1))
     candidate: None = None
 
     @property
