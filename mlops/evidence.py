@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-STAKES = np.geomspace(1e-4, 0.9, 24)
+STAKES = np.geomspace(1e-3, 0.9, 12)
 """The shares of its wealth that each of the gamblers stakes."""
 
 
