@@ -31,7 +31,7 @@ from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.features import build_features, declaration
 from modules.fraud_detection.src.models import fit, split
-from modules.fraud_detection.src.models.evaluate import choose_thresholds, costs
+from modules.fraud_detection.src.models.evaluate import choose_thresholds, clumping, costs
 from modules.fraud_detection.src.models.fit import Fitted
 from modules.fraud_detection.src.models.profile import profile
 from modules.fraud_detection.src.models.split import Split
@@ -203,8 +203,8 @@ def trained(rows: pl.DataFrame, read: Settings, words: Split) -> Version:
     said = Reference(
         score=SCORE, flagged_from=review, review=read.evaluation.review_cost, amount=dataset.amount,
         loss_share=read.evaluation.loss_share, loss_fixed=read.evaluation.loss_fixed, label_share=float(share),
-        label_rows=learned.height, calibration=performance.calibrate(scores, labels),
-        performance=performance.realised(scores, labels),
+        label_rows=learned.height, clumping=clumping(learned, dataset),
+        calibration=performance.calibrate(scores, labels), performance=performance.realised(scores, labels),
     )  # fmt: skip
     return Version(fitted, review, profile(learned, fitted.encoder.features) | portrait, said)
 
@@ -229,8 +229,9 @@ def _drifted(world: World, version: Version, mine: pl.DataFrame, day: int) -> It
     )
     labels, said = fit.labels(matured, dataset), version.reference
     scores = matured[SCORE].to_numpy()
-    share = drift.label_drift(said.label_share, said.label_rows, int(labels.sum()), labels.size, words.drift, look)
-    concept = performance.concept_drift(said.calibration, scores, labels, words.drift, look)
+    known = int(labels.sum()), labels.size
+    share = drift.label_drift(said.label_share, said.label_rows, *known, words.drift, look, said.clumping)
+    concept = performance.concept_drift(said.calibration, scores, labels, words.drift, look, said.clumping)
     if any(column.verdict == DRIFTED for column in columns):
         yield FEATURES
     yield from (

@@ -23,7 +23,9 @@ class Plan(Group):
     """How a candidate comes to production: first in the shadow, then as a canary of rising weight, always judged."""
 
     shadow: Duration = Field("2d", description="The least time in the shadow.")
-    weights: tuple[float, ...] = Field((0.05, 0.2, 0.5), min_length=1, description="The weights of a canary, in order.")
+    weights: tuple[float, ...] = Field(
+        (0.05, 0.2, 0.5), min_length=1, description="Of a canary: the first until it has shown that it is as good."
+    )
     stage: Duration = Field("1d", description="The least time at each weight.")
     decisions: int = Field(200, ge=1, description="The least decisions of each stage, of the canary where it answers.")
     patience: Duration = Field("28d", description="A candidate that has not shown to be as good by then goes.")
@@ -31,7 +33,7 @@ class Plan(Group):
         0.05, gt=0, lt=1, description="How often a good candidate may be rolled back, and how often a bad one promoted."
     )
     margin: float = Field(0.05, ge=0, description="The share by which a candidate may cost more than production.")
-    cap: float = Field(1_000.0, gt=0, description="Money above which the cost of one decision counts no more.")
+    cap: float = Field(200.0, gt=0, description="Money above which the cost of one decision counts no more.")
     failures: float = Field(0.01, gt=0, lt=1, description="The share of requests on which a candidate may fail.")
     slow: float = Field(100.0, gt=0, description="Milliseconds from which on an answer is slow.")
     slow_share: float = Field(0.05, gt=0, lt=1, description="The share of slow answers that a candidate may have.")
@@ -99,14 +101,17 @@ def judge(trial: Trial, stage: Stage, plan: Plan, now: int) -> Verdict:
     missing = _missing(trial, stage, plan, now)
     if missing is not None:
         return Verdict("hold", missing, stage.weight, figures)
+    shown = merit.reaches(plan.error_rate)
+    if stage.mode == CANARY and not shown:
+        # More than the first few meet a candidate only once it has shown what it is worth.
+        why = f"{merit.count:,} labelled decisions do not show yet that it is as good"
+        return Verdict("hold", why, stage.weight, figures)
     later = [weight for weight in plan.weights if stage.mode == SHADOW or weight > stage.weight]
+    worth = f"costs at most {plan.margin:.0%} more than production on {merit.count:,} labelled decisions"
     if later:
-        return Verdict("advance", f"nothing against it in {figures['decisions']:,} decisions", later[0], figures)
-    if merit.reaches(plan.error_rate):
-        why = f"costs at most {plan.margin:.0%} more than production on {merit.count:,} labelled decisions"
-        return Verdict("promote", why, 1.0, figures)
-    why = f"{merit.count:,} labelled decisions do not show yet that it is as good"
-    return Verdict("hold", why, stage.weight, figures)
+        why = worth if shown else f"nothing against it in {figures['decisions']:,} decisions"
+        return Verdict("advance", why, later[0], figures)
+    return Verdict("promote", worth, 1.0, figures)
 
 
 def harms(trial: Trial, plan: Plan) -> dict[str, Evidence]:

@@ -39,6 +39,15 @@ def holm(chances: Sequence[float]) -> list[float]:
     return [float(chance) for chance in back]
 
 
+def clumped(chance: float, clumping: float) -> float:
+    """Correct a p-value of counts of things that come so many at a time.
+
+    n things in clumps of c tell what n / c things tell that come alone, and p-values of large deviations fall
+    exponentially with n.
+    """
+    return float(chance ** (1 / clumping))
+
+
 def of_bins(then: Counts, now: Counts) -> float:
     """The chance that two samples of one distribution differ this much over bins: Pearson's test of homogeneity.
 

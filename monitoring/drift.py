@@ -67,14 +67,17 @@ def compare(profile: Mapping[str, Any], table: pl.DataFrame, words: Drift, looks
     return [_judged(found, questions, [next(corrected) for _ in questions], level) for found, questions in measured]
 
 
-def label_drift(share: float, rows: int, positives: int, labels: int, words: Drift, looks: int = 1) -> LabelDrift:
+def label_drift(
+    share: float, rows: int, positives: int, labels: int, words: Drift, looks: int = 1, clumping: float = 1.0
+) -> LabelDrift:
     """Compare the share of positives among `rows` training rows with `positives` among `labels` matured labels.
 
     A label matured when its delay is over; labels that came early are mostly positives, and would look like drift.
+    Positives that come `clumping` at a time tell so many times less than as many that come alone.
     """
     if min(labels, rows) < words.labels:
         return LabelDrift(TOO_FEW, labels, positives, share, positives / labels if labels else None, None)
-    by_chance = chance.of_shares(round(share * rows), rows, positives, labels)
+    by_chance = chance.clumped(chance.of_shares(round(share * rows), rows, positives, labels), clumping)
     # Half a positive more on both sides, so that none at all has a ratio.
     ratio = (positives + 0.5) / (labels + 1) / ((share * rows + 0.5) / (rows + 1))
     large = max(ratio, 1 / ratio) >= words.label_ratio

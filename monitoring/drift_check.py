@@ -82,8 +82,9 @@ def check(
     truth = matured["label"].to_numpy()
     told = matured[score].to_numpy() if matured.height else scores.to_numpy()[:0]
     ours = watched.reference
-    label = drift.label_drift(ours.label_share, ours.label_rows, int(truth.sum()), len(truth), words.drift, look)
-    concept = performance.concept_drift(ours.calibration, told, truth, words.drift, look)
+    known = int(truth.sum()), len(truth)
+    label = drift.label_drift(ours.label_share, ours.label_rows, *known, words.drift, look, ours.clumping)
+    concept = performance.concept_drift(ours.calibration, told, truth, words.drift, look, ours.clumping)
     verdict, headline = conclude(columns, prediction, label, concept)
     return DriftReport(
         name=name, version=number, snapshot=watched.version.tags["snapshot"], since=start, until=until, look=look,

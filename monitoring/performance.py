@@ -95,19 +95,21 @@ def estimate(calibration: Calibration, scores: Floats, decisions: Decisions | No
 
 
 def concept_drift(
-    calibration: Calibration, scores: Floats, labels: NDArray[np.int64], words: Drift, looks: int = 1
-) -> ConceptDrift:
+    calibration: Calibration, scores: Floats, labels: NDArray[np.int64], words: Drift, looks: int = 1,
+    clumping: float = 1.0,
+) -> ConceptDrift:  # fmt: skip
     """Test by matured labels whether a score still means what it meant, bin by bin, whatever became of the scores.
 
     In each bin, the positives among the rows of now stand against as many reference rows of the share that the scores
     of now should have, in Fisher's exact test: so the calibration's own error counts, and moved scores do not.
+    Positives that come `clumping` at a time tell so many times less than as many that come alone.
     """
     *bins, whole = _score_bins(calibration, scores, labels)
     if min(labels.size, sum(calibration.rows)) < words.labels:
         return ConceptDrift(TOO_FEW, labels.size, None, None, whole, bins)
     # Where hardly any positive is expected, each that comes counts as one whole.
     misplaced = sum(abs(bin_.positives - bin_.expected) for bin_ in bins) / max(whole.expected, 1.0)
-    by_chance = min(bin_.chance for bin_ in (*bins, whole))
+    by_chance = chance.clumped(min(bin_.chance for bin_ in (*bins, whole)), clumping)
     drifted = misplaced >= words.misplaced and by_chance <= chance.level(words.false_alarm, looks)
     return ConceptDrift(DRIFTED if drifted else STABLE, labels.size, misplaced, by_chance, whole, bins)
 

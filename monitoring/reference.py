@@ -16,8 +16,8 @@ class Reference(msgspec.Struct, frozen=True):
 
     `score` is the name of the score in what the version says; from `flagged_from` on a person looks, for `review` in
     money. A positive that passes costs `loss_share` of the column `amount` of what came in, or `loss_fixed` where there
-    is none. `label_share` of `label_rows` training rows were positive. `calibration` and `performance` are of rows that
-    were held out.
+    is none. `label_share` of `label_rows` training rows were positive, and they came `clumping` at a time.
+    `calibration` and `performance` are of rows that were held out.
     """
 
     score: str
@@ -28,6 +28,7 @@ class Reference(msgspec.Struct, frozen=True):
     loss_fixed: float
     label_share: float
     label_rows: int
+    clumping: float
     calibration: Calibration
     performance: Performance
 

@@ -20,12 +20,12 @@ from modules.fraud_detection.src.explainability import log_explanations
 from modules.fraud_detection.src.features import build_features, declaration, feature_store
 from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, split
 from modules.fraud_detection.src.models.artifact import Artifact, Card, Thresholds
-from modules.fraud_detection.src.models.evaluate import choose_thresholds, report, with_earlier_rows
+from modules.fraud_detection.src.models.evaluate import choose_thresholds, clumping, report, with_earlier_rows
 from modules.fraud_detection.src.models.fit import Recipe
 from modules.fraud_detection.src.models.profile import profile
 from modules.fraud_detection.src.models.split import Periods
 from modules.fraud_detection.src.utils import revision
-from modules.fraud_detection.src.utils.metrics import Floats, Ints, Ranking, average_precision
+from modules.fraud_detection.src.utils.metrics import Floats, Ranking, average_precision
 from monitoring import performance, reference
 from monitoring.reference import Reference
 
@@ -62,7 +62,7 @@ def train(job: Job) -> Record:
     )
     unseen = fit.labelled(table, periods.test, dataset)
     scores = served(fitted.encoder.encode(unseen))
-    told = reference.encode(_reference(scores, unseen, fit.labels(rows, dataset), thresholds, job))
+    told = reference.encode(_reference(scores, unseen, rows, thresholds, job))
     with objects.scratch() as folder:
         sample = fitted.encoder.encode(rows.head(SAMPLE))
         canned = canned_transaction(rows, dataset)
@@ -176,7 +176,9 @@ def _profile_of_scores(
     return profile(pl.DataFrame({"score": score(rows)}), ["score"])
 
 
-def _reference(scores: Floats, rows: pl.DataFrame, learned: Ints, thresholds: Thresholds, job: Job) -> Reference:
+def _reference(
+    scores: Floats, rows: pl.DataFrame, learned: pl.DataFrame, thresholds: Thresholds, job: Job
+) -> Reference:
     """What the version says of itself: its scores (rows,) on rows that it has not learned from, and their labels.
 
     They are those of the test period; nothing is chosen by them.
@@ -184,9 +186,10 @@ def _reference(scores: Floats, rows: pl.DataFrame, learned: Ints, thresholds: Th
     dataset, words, labels = job.settings.data, job.settings.evaluation, fit.labels(rows, job.settings.data)
     said = Reference(
         score=SCORE, flagged_from=thresholds.review, review=words.review_cost, amount=dataset.amount,
-        loss_share=words.loss_share, loss_fixed=words.loss_fixed, label_share=float(learned.mean()),
-        label_rows=learned.size, calibration=performance.calibrate(scores, labels),
-        performance=performance.realised(scores, labels),
+        loss_share=words.loss_share, loss_fixed=words.loss_fixed,
+        label_share=float(fit.labels(learned, dataset).mean()), label_rows=learned.height,
+        clumping=clumping(learned, dataset),
+        calibration=performance.calibrate(scores, labels), performance=performance.realised(scores, labels),
     )  # fmt: skip
     decisions = said.decisions(scores, None if dataset.amount is None else rows[dataset.amount])
     return replace(said, performance=performance.realised(scores, labels, decisions))

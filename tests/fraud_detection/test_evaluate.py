@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modules.fraud_detection.src.data.dataset import DataSet
+from modules.fraud_detection.src.data.dataset import DataSet, Label, Time
 from modules.fraud_detection.src.models.artifact import Thresholds
 from modules.fraud_detection.src.models.evaluate import (
     EARLIER_ROWS,
@@ -17,6 +17,7 @@ from modules.fraud_detection.src.models.evaluate import (
     Evaluation,
     Report,
     choose_thresholds,
+    clumping,
     report,
     with_earlier_rows,
 )
@@ -277,3 +278,17 @@ def test_a_score_that_rounding_has_made_1_is_not_declined_where_nothing_may_be()
     thresholds = chosen(table([0, 0]), [1.0, 0.2])
     assert thresholds.review > 1
     assert thresholds.decline > 1
+
+
+def test_clumping_is_one_for_frauds_that_come_alone_and_grows_with_those_that_come_together() -> None:
+    words = DataSet(time=Time(column="time"), entities=("card",), label=Label(column="fraud", delay="7d"))
+
+    def clumps(cards: list[str], days: list[int]) -> float:
+        times = [datetime(2025, 1, 6) + timedelta(days=day) for day in days]
+        schema = [("card", pl.String), ("time", pl.Datetime("us")), ("fraud", pl.Int64)]
+        return clumping(pl.DataFrame({"card": cards, "time": times, "fraud": [1] * len(cards)}, schema=schema), words)
+
+    assert clumps(["a", "b", "c"], [0, 0, 0]) == 1
+    assert clumps(["a", "a", "b"], [0, 7, 0]) == 1
+    assert clumps(["a"] * 3 + ["b"], [0, 1, 2, 0]) == (9 + 1) / 4
+    assert clumps([], []) == 1

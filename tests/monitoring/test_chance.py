@@ -80,3 +80,16 @@ def test_chance_brings_small_p_values_no_more_often_than_they_say(limit: float) 
     # Three deviations above what is stated.
     assert max(found.values()) <= rounds * limit + 3 * math.sqrt(rounds * limit)
     assert found["bins"] >= rounds * limit / 2, "a test that never alarms sees nothing"
+
+
+def test_frauds_that_come_in_clumps_tell_as_much_as_fewer_that_come_alone() -> None:
+    """Counts that come four at a time alarm at the stated rate, where the uncorrected p-value alarms far too often."""
+    draw, wrong, stated = np.random.default_rng(0), [0, 0], 0.01
+    for _ in range(400):
+        then, now = (4 * int(draw.binomial(10_000, 0.0025)) for _ in range(2))
+        plain = chance.of_shares(then, 40_000, now, 40_000)
+        wrong[0] += plain <= stated
+        wrong[1] += chance.clumped(plain, 4.0) <= stated
+    assert wrong[0] / 400 > 5 * stated
+    assert wrong[1] / 400 <= stated
+    assert chance.clumped(0.03, 1.0) == 0.03

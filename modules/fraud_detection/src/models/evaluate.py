@@ -128,6 +128,18 @@ def report(
     return Report(found, intervals, metrics.reliability(scores, labels), pl.DataFrame(slices))
 
 
+def clumping(rows: pl.DataFrame, dataset: DataSet) -> float:
+    """How many frauds come at a time: those of the same entity in the same week, the mean over frauds.
+
+    Of several entities the one with the largest clumps counts. It is 1 where every fraud comes alone.
+    """
+    frauds = rows.filter(pl.col(dataset.label.column) == 1)
+    week = pl.col(dataset.time.column).dt.truncate("1w")
+    clumps = [frauds.drop_nulls(name).group_by(name, week.alias("__week")).len() for name in dataset.entities]
+    sizes = [each["len"].to_numpy().astype(np.float64) for each in clumps if each.height]
+    return max([float(np.sum(each**2) / np.sum(each)) for each in sizes], default=1.0)
+
+
 def groups_of(rows: pl.DataFrame, dataset: DataSet) -> Ints:
     """Numbers from 0 on of what is drawn together when rows are drawn anew: each customer. Shape (rows,)."""
     return _codes(rows[dataset.entities[0]]) if dataset.entities else np.arange(rows.height)
