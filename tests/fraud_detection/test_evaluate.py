@@ -285,8 +285,8 @@ def test_clumping_is_one_for_frauds_that_come_alone_and_grows_with_those_that_co
 
     def clumps(cards: list[str], days: list[int]) -> float:
         times = [datetime(2025, 1, 6) + timedelta(days=day) for day in days]
-        schema = [("card", pl.String), ("time", pl.Datetime("us")), ("fraud", pl.Int64)]
-        return clumping(pl.DataFrame({"card": cards, "time": times, "fraud": [1] * len(cards)}, schema=schema), words)
+        rows = pl.DataFrame({"card": cards, "time": times, "fraud": [1] * len(cards)})
+        return clumping(rows.cast({"card": pl.String, "time": pl.Datetime("us")}), words)
 
     assert clumps(["a", "b", "c"], [0, 0, 0]) == 1
     assert clumps(["a", "a", "b"], [0, 7, 0]) == 1
