@@ -103,9 +103,9 @@ def demo(words: Words) -> None:
     """Live through half a year in minutes: drift, retraining, promotion, a refused and a rolled-back candidate."""
     from modules.fraud_detection import demo, demo_result
 
-    folder, console = Path("var/demo"), Console(highlight=False, soft_wrap=True)
+    folder, console = Path("var/demo"), Console(highlight=False, width=110)
     read = settings.read(words.config or settings.FILE.with_name("demo.yaml"), words.profile, os.environ)
-    result = demo.Demo(read, demo.STORY, folder, console.print).run()
+    result = demo.Demo(read, demo.STORY, folder, print).run()
     demo_result.draw(result, folder / "timeline.png")
     console.print(demo_result.table(result))
     console.print(f"picture: {folder / 'timeline.png'}")
