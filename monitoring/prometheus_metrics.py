@@ -50,6 +50,13 @@ class Metrics:
         self._decided = Counter(
             "decisions", "Decisions made, each once.", ["arm", "version", "decision"], registry=registry
         )
+        self._decision_seconds = Histogram(
+            "decision_duration_seconds", "From arrival to the journal.", ["arm", "version"], buckets=BUCKETS,
+            registry=registry,
+        )  # fmt: skip
+        self._failed = Counter(
+            "candidate_failures", "Decisions that production made instead.", ["version"], registry=registry
+        )
         self._degraded = Counter("online_degraded", "Decisions on an incomplete past.", registry=registry)
         self._labels = Counter("labels", "Labels recorded.", registry=registry)
         self._journal_waiting = Gauge(
@@ -71,9 +78,13 @@ class Metrics:
 
     def predicted(
         self, statuses: Sequence[int], seconds: Sequence[float], replayed: int, degraded: int,
-        decided: Mapping[tuple[str, int, str], int],
+        decided: Mapping[tuple[str, int, str], Sequence[float]], failed: Mapping[int, int] | None = None,
     ) -> None:  # fmt: skip
-        """Count a batch of answers: the status and seconds of each, and (arm, version, decision) of the new ones."""
+        """Count a batch of answers: the status and seconds of each.
+
+        `decided` has the seconds up to the journal of the new ones, by arm, version and decision; `failed` how often a
+        candidate's version failed.
+        """
         for status, count in Counter(statuses).items():
             self._predictions.labels(_known(status)).inc(count)
             if status != 200:
@@ -82,9 +93,15 @@ class Metrics:
             self._predict_seconds.observe(each)
         if replayed:
             self._hits.inc(replayed)
-        for (arm, version, decision), count in decided.items():
-            self._decided.labels(arm, str(version), decision if decision in self._decisions else OTHER).inc(count)
-            self._misses.inc(count)
+        for (arm, version, decision), took in decided.items():
+            known = decision if decision in self._decisions else OTHER
+            self._decided.labels(arm, str(version), known).inc(len(took))
+            self._misses.inc(len(took))
+            observe = self._decision_seconds.labels(arm, str(version)).observe
+            for each in took:
+                observe(each)
+        for number, count in (failed or {}).items():
+            self._failed.labels(str(number)).inc(count)
         if degraded:
             self._degraded.inc(degraded)
 

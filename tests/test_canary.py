@@ -45,6 +45,7 @@ def test_a_canary_meets_its_share_and_everybody_stays_until_it_is_taken_back(tmp
         awaited(lambda: shown(client)["weight"] == 0.5)
         assert met(first) < met(arms(client, "more"))
         assert client.metric('decisions_total{arm="canary",decision="approve",version="2"}') > 0
+        assert client.metric('decision_duration_seconds_count{arm="canary",version="2"}') > 0
         releases(job).back("ada", "a complaint")
         began = time.monotonic()
         awaited(lambda: shown(client)["candidate"] is None)
@@ -81,6 +82,7 @@ def test_a_candidate_that_cannot_be_woken_costs_nobody_an_answer_and_is_told(tmp
         assert "version 2 is not served, production answers alone" in client.get("/ready").body["problem"]
         assert client.get("/ready").status == 200
         assert set(arms(client, "broken").values()) == {("production", 1)}
+        assert client.metric('candidate_failures_total{version="2"}') > 0
 
 
 def test_every_worker_follows_a_weight_and_a_rollback_within_two_seconds(

@@ -39,8 +39,8 @@ def test_every_family_is_there_before_the_first_request(metrics: Metrics) -> Non
 
 
 def test_a_batch_is_counted_once_in_each_family(metrics: Metrics) -> None:
-    decided = {("production", 3, "approve"): 2, ("production", 3, "decline"): 1}
-    metrics.predicted([200, 200, 422, 200, 503, 200], [0.001] * 6, 1, 1, decided)
+    decided = {("production", 3, "approve"): [0.001, 0.3], ("production", 3, "decline"): [0.001]}
+    metrics.predicted([200, 200, 422, 200, 503, 200], [0.001] * 6, 1, 1, decided, {4: 2})
     found = values(metrics.exposition())
     assert found['predict_requests_total{status="200"}'] == 4
     assert found['predict_requests_total{status="422"}'] == found['predict_requests_total{status="503"}'] == 1
@@ -50,6 +50,9 @@ def test_a_batch_is_counted_once_in_each_family(metrics: Metrics) -> None:
     assert found['predict_request_duration_seconds_bucket{le="0.0005"}'] == 0
     assert (found["cache_hits_total"], found["cache_misses_total"], found["online_degraded_total"]) == (1, 3, 1)
     assert found['decisions_total{arm="production",decision="approve",version="3"}'] == 2
+    assert found['decision_duration_seconds_count{arm="production",version="3"}'] == 3
+    assert found['decision_duration_seconds_bucket{arm="production",le="0.001",version="3"}'] == 2
+    assert found['candidate_failures_total{version="4"}'] == 2
 
 
 def test_explanations_are_counted_apart(metrics: Metrics) -> None:
@@ -67,7 +70,7 @@ def test_no_caller_can_make_new_series(metrics: Metrics) -> None:
     before = len(values(metrics.exposition()))
     for number in range(300):
         metrics.answered(f"/made/up/{number}", 200 + number, 0.1)
-        metrics.predicted([600 + number], [0.1], 0, 0, {("production", 1, f"made up {number}"): 1})
+        metrics.predicted([600 + number], [0.1], 0, 0, {("production", 1, f"made up {number}"): [0.1]})
     found = values(metrics.exposition())
     assert found['decisions_total{arm="production",decision="other",version="1"}'] == 300
     assert found['predict_requests_total{status="other"}'] == 300
@@ -89,7 +92,7 @@ import os, signal, sys
 from monitoring.prometheus_metrics import Metrics
 metrics = Metrics(["/predict"], ["approve"])
 for _ in range(int(sys.argv[1])):
-    metrics.predicted([200], [0.001], 0, 0, {("production", 1, "approve"): 1})
+    metrics.predicted([200], [0.001], 0, 0, {("production", 1, "approve"): [0.001]})
 metrics.journal(7, 1.5)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), signal.SIGKILL)

@@ -96,12 +96,17 @@ class Api:
         """Count a batch of answers."""
         decided = [one for one in outcomes if isinstance(one, Decided)]
         fresh = [one.record for one in decided if not one.replayed]
+        took: dict[tuple[str, int, str], list[float]] = {}
+        for record in fresh:
+            key = record.model.arm, record.model.version, record.said["decision"]
+            took.setdefault(key, []).append(record.took / 1e6)
         self._metrics.predicted(
             [one.status if isinstance(one, Refused) else 200 for one in outcomes],
             seconds,
             len(decided) - len(fresh),
             sum(record.degraded for record in fresh),
-            Counter((record.model.arm, record.model.version, record.said["decision"]) for record in fresh),
+            took,
+            Counter(record.instead_of for record in fresh if record.instead_of is not None),
         )
 
     def cache_failed(self) -> None:
