@@ -1,6 +1,7 @@
 """Two versions in one scorer: each request goes its way, and both remember everything."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import pytest
 
 from mlops.answers import Answers
 from mlops.contract import Answer, Labelled, Request
+from mlops.errors import Refused
 from mlops.group_commit import GroupCommit
 from mlops.scoring import Clock, Decided, Outcome, Scorer
 from mlops.traffic import CANARY, CHALLENGER, PRODUCTION, Traffic
@@ -24,6 +26,7 @@ class Telling(Counting):
     told: list[str] = field(default_factory=list)
     labels: list[tuple[str, int]] = field(default_factory=list)
     fails: bool = False
+    caught_up: int = 0
 
     async def predict(self, requests: Sequence[Request], keep: bool = True) -> list[Answer]:
         if self.fails:
@@ -32,6 +35,9 @@ class Telling(Counting):
 
     async def restore(self, decided: Sequence[Mapping[str, Any]]) -> None:
         self.told += [row["key"] for row in decided if row["key"] not in self.told]
+
+    async def catch_up(self) -> None:
+        self.caught_up += 1
 
     async def learn(self, labelled: Labelled) -> None:
         self.labels.append((labelled.row["key"], labelled.facts[-1][1]))
@@ -152,5 +158,85 @@ def test_in_an_ab_test_the_other_is_the_challenger(tmp_path: Path) -> None:
                 "challenger",
                 "production",
             ]
+
+    asyncio.run(scenario())
+
+
+def test_a_past_catches_up_when_it_comes_into_use_and_is_told_from_then_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        versions = both("another")
+        candidate, versions.candidate = versions.candidate, None
+        assert candidate is not None
+        one, two = versions.production.predictor, candidate.predictor
+        async with scoring(tmp_path, versions) as scorer:
+            await scorer.decide([body("p1")])
+            assert (one.caught_up, two.caught_up) == (1, 0)
+            versions.candidate = candidate
+            for key in ("p2", "c1"):
+                await scorer.decide([body(key)])
+            assert (one.caught_up, two.caught_up, two.told, one.told) == (1, 1, ["p2"], ["c1"])
+            versions.candidate = None
+            await scorer.decide([body("p3")])
+            versions.candidate = candidate
+            await scorer.decide([body("p4")])
+            # What was decided while it was away it was told, or it caught up with it.
+            assert two.caught_up == 2 or "p3" in two.told
+            assert (one.caught_up, two.told[-1]) == (1, "p4")
+
+    asyncio.run(scenario())
+
+
+def test_a_label_is_told_to_every_past_once_before_the_first_decision_and_while_a_candidate_is_away(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        versions = both("another")
+        candidate = versions.candidate
+        assert candidate is not None
+        async with scoring(tmp_path, versions) as scorer:
+            await scorer.decide([body("p1"), body("c1")])
+            versions.candidate = None
+            await scorer.learn("p1", 1, None)
+            versions.candidate = candidate
+            assert versions.production.predictor.labels == candidate.predictor.labels == [("p1", 1)]
+        alike = both()
+        assert alike.candidate is not None
+        async with scoring(tmp_path, alike) as restarted:
+            await restarted.learn("p1", 0, None)
+            assert alike.production.predictor.labels + alike.candidate.predictor.labels == [("p1", 0)]
+
+    asyncio.run(scenario())
+
+
+def test_what_would_be_answered_is_asked_of_the_version_that_would_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        versions = both()
+
+        async def asked(key: str) -> tuple[str, int]:
+            found = await scorer.what_if(body(key))
+            assert not isinstance(found, Decided)
+            return found[2].arm, found[2].version
+
+        async with scoring(tmp_path, versions) as scorer:
+            assert [await asked(key) for key in ("p1", "c1")] == [("production", 1), ("canary", 2)]
+            versions.candidate = None
+            assert await asked("c1") == ("production", 1)
+            assert said(await scorer.decide([body("p1")])) == [("production", 1, 0, None)]
+
+    asyncio.run(scenario())
+
+
+def test_what_could_not_be_kept_leaves_the_past_of_the_version_that_decided_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scoring(tmp_path, both("another")) as scorer:
+            await scorer.decide([body("p1")])
+            other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+            other.execute("BEGIN EXCLUSIVE")
+            assert isinstance((await scorer.decide([body("c1")]))[0], Refused)
+            other.execute("COMMIT")
+            other.close()
+            assert said(await scorer.decide([body("c2"), body("p2")])) == [
+                ("canary", 2, 0, None), ("production", 1, 1, None),
+            ]  # fmt: skip
 
     asyncio.run(scenario())

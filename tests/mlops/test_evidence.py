@@ -39,6 +39,18 @@ def test_nothing_seen_is_no_evidence_and_the_worst_values_leave_a_number() -> No
     assert -1e6 < of([-1.0] * 10_000).log < 0
 
 
+@given(values, st.floats(1e-6, 0.999))
+def test_a_claim_is_refused_where_the_wealth_is_one_over_the_error_rate(seen: list[float], level: float) -> None:
+    found = of(seen)
+    assert found.reaches(level) == (found.log >= math.log(1 / level)) or math.isclose(found.log, -math.log(level))
+
+
+def test_winning_all_the_time_refuses_a_claim_at_ever_smaller_error_rates() -> None:
+    assert [of([1.0] * count).reaches(level) for count, level in ((10, 0.05), (10, 1e-6), (40, 1e-6))] == [
+        True, False, True,
+    ]  # fmt: skip
+
+
 def ever_reached(drawn: Floats, low: float) -> float:
     """The share of sequences (rows) whose wealth reaches 1 / LEVEL at any look."""
     logs = np.stack([np.log1p(stake / -low * drawn).cumsum(axis=1) for stake in STAKES])

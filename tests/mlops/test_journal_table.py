@@ -9,7 +9,7 @@ import pytest
 
 from mlops import journal
 from mlops.contract import Fact, Record, Stamp
-from mlops.journal import Entry, Journal
+from mlops.journal import PAGE, Entry, Journal
 from mlops.journal_table import DECISIONS, LABELS, JournalTable
 from mlops.labels import DECISION, LABEL, encode
 from mlops.ledger import identify
@@ -57,6 +57,8 @@ def test_it_holds_what_was_decided_seen_and_learned(kept: Journal) -> None:
     assert found["row.amount"].to_list() == [3.5, None, 3.5, 3.5]
     assert found["row.place"].to_list() == [None, "x", None, None]
     assert set(found["said.score"]) == {0.25}
+    assert found.select("sequence", "at", "took", "arm", "degraded").row(2) == (4, 7, 900, "production", False)
+    assert found["id"].to_list() == [identify("m", key) for key in "abcd"]
     seen = table.seen(1, NAMES)
     assert seen.rows() == [(1, 1.0, "web"), (2, None, None), (6, 2.0, "shop")]
     assert table.seen(2, ["amount"]).rows() == [(4, 5.0)]
@@ -95,3 +97,23 @@ def test_it_begins_after_the_row_it_is_told(kept: Journal) -> None:
     assert table.decisions["key"].to_list() == ["c", "d"]
     assert kept.before(7) == 0
     assert kept.before(9) == len(ENTRIES)
+
+
+def test_what_is_unknown_for_long_takes_its_type_from_what_comes_later(kept: Journal) -> None:
+    table = JournalTable(kept)
+    for key, amount, channel in (("a", None, None), ("b", 3, "web"), ("c", 3.5, None)):
+        kept.append([decision(key, [amount, channel], row={"amount": amount, "channel": channel})])
+        table.read_on()
+        assert table.seen(1, NAMES).height == table.decisions.height
+    assert table.decisions["row.amount"].to_list() == [None, 3.0, 3.5]
+    assert table.decisions["row.channel"].to_list() == [None, "web", None]
+    assert table.seen(1, NAMES).rows() == [(1, None, None), (2, 3.0, "web"), (3, 3.5, None)]
+    assert table.seen(1, NAMES).schema["amount"] == pl.Float64
+
+
+def test_more_than_a_page_is_read_at_once(kept: Journal) -> None:
+    kept.append([decision(str(number), [float(number), None]) for number in range(2 * PAGE + 1)])
+    table = JournalTable(kept)
+    table.read_on()
+    assert table.decisions["key"].to_list() == [str(number) for number in range(2 * PAGE + 1)]
+    assert table.seen(1, NAMES)["amount"].to_list() == list(range(2 * PAGE + 1))

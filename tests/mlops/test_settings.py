@@ -121,6 +121,7 @@ def test_every_variable_that_is_listed_sets_its_setting(file: Path) -> None:
         "MLOPS_PLATFORM__OBJECTS",
         "MLOPS_PLATFORM__ONLINE",
         "MLOPS_PLATFORM__JOURNAL",
+        "MLOPS_PLATFORM__LEDGER",
         "MLOPS_PLATFORM__TRACKING",
         "MLOPS_PLATFORM__ARTIFACTS",
         "MLOPS_SPLIT__TRAIN",
