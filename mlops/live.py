@@ -73,7 +73,7 @@ class Live(Generic[P]):
 
     def __init__(
         self, traffic: Callable[[], Traffic | None], registry: Callable[[], Registry], name: str,
-        wake: Callable[[Path, Version], P], prepare: Callable[[P], None], cache: Path, every: float = 0.5,
+        wake: Callable[[Path, Version], P], prepare: Callable[[P], None], cache: Path, every: float = 0.25,
     ) -> None:  # fmt: skip
         self._traffic, self._connect, self._name = traffic, registry, name
         self._wake, self._prepare, self._cache, self._every = wake, prepare, cache, every

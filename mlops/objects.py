@@ -87,12 +87,19 @@ def download_folder(objects: Objects, key: str, folder: Path) -> Path:
     keys = objects.list(key)
     if not keys:
         raise NotFound(f"there is nothing below {objects.url(key)}")
+    download_all(objects, keys, folder)
+    return folder
+
+
+def download_all(objects: Objects, keys: Sequence[str], folder: Path) -> list[Path]:
+    """Copy the files under `keys` into `folder`, and return the copies in the same order. Raises `NotFound`."""
+    copies = [folder / Path(key).name for key in keys]
     with translated(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in keys:
-            with objects.download(name) as path:
-                shutil.copyfile(path, folder / Path(name).name)
-    return folder
+        for key, copy in zip(keys, copies, strict=True):
+            with objects.download(key) as path:
+                shutil.copyfile(path, copy)
+    return copies
 
 
 def fetch(url: str, folder: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,18 @@ def test_csv_and_parquet_of_one_table_give_the_same_features(tmp_path: Path, tra
         table = feature_store.load(job.platform.objects, job.records["features"]["snapshot"])
         tables.append(table.drop("transaction_id", "customer_id", "terminal_id"))
     assert tables[0].equals(tables[1])
+
+
+def test_the_same_bytes_under_another_name_are_the_same_rows(tmp_path: Path, transactions: pl.DataFrame) -> None:
+    first = Path(source(tmp_path, transactions))
+    second = Path(shutil.copyfile(first, tmp_path / "again.parquet"))
+    jobs = []
+    for where in (first, second):
+        jobs.append(small_job(tmp_path, str(where)))
+        for phase in ("data", "validate"):
+            run(jobs[-1], only=phase)
+    assert [job.records["validate"]["rows"] for job in jobs] == [transactions.height] * 2
+    assert jobs[0].records["data"]["hash"] == jobs[1].records["data"]["hash"]
 
 
 def test_the_pipeline_reads_and_writes_a_bucket(tmp_path: Path, bucket: str, transactions: pl.DataFrame) -> None:

@@ -45,7 +45,7 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
     record = json.loads(objects.read(platform.objects, manifest_of(processed)))
     with objects.scratch() as folder:
         home = Path(record["raw_files"][0]).parent.as_posix()
-        copies = sorted(objects.download_folder(platform.objects, home, folder).iterdir())
+        copies = objects.download_all(platform.objects, record["raw_files"], folder)
         _same(home, version.tags["data_hash"], objects.digest_of_all(copies))
     yield Step("raw data", version.tags["data_hash"], platform.objects.url(home))
 

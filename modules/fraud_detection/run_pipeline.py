@@ -131,9 +131,7 @@ def _source(job: Job) -> Iterator[Source]:
 
 def _raw_files(job: Job, folder: Path) -> Source:
     raw = job.records["data"]
-    first = Path(raw["files"][0]).parent.as_posix()
-    copies = objects.download_folder(job.platform.objects, first, folder)
-    return Source(tuple(sorted(copies.iterdir())), raw["hash"])
+    return Source(tuple(objects.download_all(job.platform.objects, raw["files"], folder)), raw["hash"])
 
 
 def _store(job: Job, table: pl.DataFrame, name: str) -> str:
