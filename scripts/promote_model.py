@@ -43,6 +43,9 @@ def _run(words: argparse.Namespace) -> int:
     if words.history:
         _show(releases)
         return 0
+    if words.at is not None:
+        print(_said(connected.ledger.traffic(words.module, _micro(words.at))))
+        return 0
     if words.back:
         releases.back(words.who, words.why or "by hand")
     elif words.version is not None:
@@ -99,6 +102,11 @@ def _show(releases: Releases) -> None:
     print(f"{head.count:,} rows, each as it was written; the last has hash {head.hash.hex()}")
 
 
+def _micro(moment: datetime) -> int:
+    """A time as microseconds since 1970; without an offset it is UTC."""
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1e6)
+
+
 def _row(done: Done) -> list[str]:
     act, when = done.act, datetime.fromtimestamp(done.at / 1e6, UTC)
     version = "" if act.version is None else str(act.version)
@@ -126,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     act.add_argument("--shadow", type=int, help="let this version watch")
     act.add_argument("--back", action="store_true", help="end the trial that runs, or go back to the previous version")
     act.add_argument("--history", action="store_true", help="show every act, and check that none was changed")
+    act.add_argument("--at", type=datetime.fromisoformat, help="say who answered at this time (UTC)")
     parser.add_argument("--weight", type=float, default=0.05, help="the share of entities, from 0 to 1")
     parser.add_argument("--force", action="store_true", help="past the gate; needs --why")
     parser.add_argument("--who", default=getpass.getuser(), help="your name; stands in the ledger")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,15 @@ def test_people_promote_try_and_take_back_and_history_tells_it(lived: Lived, pla
     assert "each as it was written" in out
     assert out.count("ada") >= 4
     assert "complaint" in out
+    acts = platform.ledger.acts(NAME)
+    for done, said in zip(
+        acts[-4:], (f"{two} as canary on 5%", "1 in production", f"{two} in pro", "1 in pro"), strict=True
+    ):
+        moment = datetime.fromtimestamp(done.at / 1e6, UTC).isoformat()
+        code, out, err = promote(lived, "--at", moment)
+        assert (code, err) == (0, "")
+        assert said in out
+    assert promote(lived, "--at", "1999-01-01")[1] == "nothing\n"
 
 
 def test_a_worse_version_is_refused_with_reasons_unless_forced_with_a_reason(lived: Lived, platform: Connected) -> None:
