@@ -130,8 +130,9 @@ class Process:
 
     def __init__(self, settings: Settings, folder: Path, workers: int = 1, *options: str) -> None:
         platform = settings.platform.model_dump()
+        # It is killed in the end, so what it covers would never be told, and slow it down for nothing.
         self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("MLOPS_")},
+            **{name: value for name, value in os.environ.items() if not name.startswith(("MLOPS_", "COVERAGE_"))},
             **{f"MLOPS_PLATFORM__{name.upper()}": value for name, value in platform.items()},
             "PYTHONPATH": str(ROOT),
         }

@@ -22,7 +22,7 @@ from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
 from tests.services import missing
 
-pytest_plugins = ["tests.postgres_server", "tests.redis_server"]
+pytest_plugins = ["tests.lived", "tests.postgres_server", "tests.redis_server"]
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -16,8 +16,8 @@ from modules.fraud_detection import settings
 from modules.fraud_detection.demo import Demo
 from modules.fraud_detection.demo_result import Result, Story
 from modules.fraud_detection.settings import Settings
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).parents[1]
 NEVER = 10_000
 STORY = Story(live=80, change=95, broken=NEVER, subtle=NEVER, end=112)
 DEMO = settings.FILE.with_name("demo.yaml")

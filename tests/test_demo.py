@@ -10,10 +10,8 @@ from modules.fraud_detection import demo_result, settings
 from modules.fraud_detection.demo import STORY, Demo
 from modules.fraud_detection.demo_result import Result
 from modules.fraud_detection.settings import NAME, Settings
-from tests.lived import DEMO, lived_once, platform_in, small_story
+from tests.lived import DEMO, platform_in, small_story
 from tests.lived import STORY as SMALL
-
-__all__ = ["lived_once"]
 
 
 def test_the_story_has_both_endings(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ from mlops.bootstrap import Connected
 from mlops.releases import Releases
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME
-from tests.lived import DEMO, Lived, lived, lived_once
+from tests.lived import DEMO, Lived
 
-__all__ = ["lived", "lived_once"]
 PROMOTE = "scripts/promote_model.py"
 
 

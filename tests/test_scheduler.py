@@ -24,10 +24,10 @@ from monitoring.drift_check import Monitoring
 from monitoring.drift_metrics import DriftMetrics
 from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
 from monitoring.drift_report_scheduler import Module, Scheduler
-from tests.lived import DEMO, STORY, Lived, lived, lived_once
+from tests.lived import DEMO, STORY, Lived
 from tests.mlops.test_alerts import queue, topic
 
-__all__ = ["lived", "lived_once", "queue", "topic"]
+__all__ = ["queue", "topic"]
 MINUTE = 60_000_000
 DAY = timedelta(days=1)
 
