@@ -25,7 +25,7 @@ class Alerting(Group):
 
     sinks: tuple[str, ...] = Field(
         ("log://",),
-        description="Where alerts go: any of log://, sns://TOPIC_ARN, sqs://QUEUE_NAME and sqs://QUEUE_ARN.",
+        description="Where alerts go: any of log://, sns://TOPIC_ARN, sqs://QUEUE_NAME or ARN, cloudwatch://NAMESPACE.",
     )
     inbox: str = Field(
         "ledger://", description="Where a worker hears alerts: ledger://, sqs://QUEUE_NAME or sqs://QUEUE_ARN."

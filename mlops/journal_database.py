@@ -17,12 +17,14 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from mlops.errors import BadConfiguration, Damaged, MlopsError, OutOfSpace, StorageFailed, Unreachable
+from mlops.secrets import connected, resolve
 
 PATIENCE = 2
 """Seconds to wait for a lock, a connection or a server."""
 FIRST_HASH = bytes(32)
 AT_ONCE = 64
 """Rows of one statement."""
+SQLITE, SERVERS = "sqlite", ("postgresql", "postgresql+psycopg")
 CUT = "08006"
 """The state that stands for a lost connection, where the server could not say any."""
 
@@ -117,20 +119,8 @@ def database_of(engine: Engine) -> Database:
 
 def open_engine(url: str) -> Engine:
     """Make the tables that are missing at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`, and open them."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = URL.create("none")
-    lasting = parsed.database and parsed.database != ":memory:"
-    if parsed.drivername == "sqlite" and lasting and not parsed.query:
-        engine = _sqlite(parsed)
-    elif parsed.drivername in ("postgresql", "postgresql+psycopg") and lasting:
-        engine = _postgresql(parsed)
-    else:
-        raise BadConfiguration(
-            "platform.journal or platform.ledger is no database's URL; write sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/NAME"
-        )
+    parsed = _parsed(resolve(url))
+    engine = _sqlite(parsed) if parsed.drivername == SQLITE else _postgresql(parsed, url)
     try:
         with engine.connect() as connection:
             _make_tables(connection)
@@ -214,6 +204,21 @@ def _make_tables(connection: sa.Connection) -> None:
     connection.exec_driver_sql("COMMIT")
 
 
+def _parsed(url: str) -> URL:
+    """Read the URL of a database that lasts. Raises `BadConfiguration`, and does not show it."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = URL.create("none")
+    lasting = parsed.database and parsed.database != ":memory:"
+    if not lasting or parsed.drivername not in (SQLITE, *SERVERS) or (parsed.drivername == SQLITE and parsed.query):
+        raise BadConfiguration(
+            "platform.journal or platform.ledger is no database's URL; write sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        )
+    return parsed
+
+
 def _sqlite(url: URL) -> Engine:
     file = url.database or ""
     try:
@@ -234,26 +239,25 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, named: str) -> Engine:
+    """Open a server that a URL or a secret names; each connection asks the secret."""
     limits = {
         "statement_timeout": f"{PATIENCE}s",
         # A writer that was stopped in the middle must not hold up the others.
         "idle_in_transaction_session_timeout": f"{PATIENCE}s",
         "synchronous_commit": "on",
     }
+    said = " ".join(f"-c {name}={value}" for name, value in limits.items())
     engine = sa.create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        isolation_level="AUTOCOMMIT",
-        pool_pre_ping=True,
-        pool_timeout=PATIENCE,
-        connect_args={
-            "connect_timeout": PATIENCE,
-            "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
-        },
+        url.set(drivername=SERVERS[1]), isolation_level="AUTOCOMMIT", pool_pre_ping=True, pool_timeout=PATIENCE
     )
 
     @sa.event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Dialect, _entry: object, arguments: Any, named: Any) -> psycopg.Connection[Any]:
-        return Patient.connect(*arguments, **named)
+    def _connect(dialect: Dialect, _entry: object, _arguments: Any, _named: Any) -> psycopg.Connection[Any]:
+        def connect(value: str) -> psycopg.Connection[Any]:
+            arguments, told = dialect.create_connect_args(_parsed(value).set(drivername=SERVERS[1]))
+            return Patient.connect(*arguments, **{**told, "connect_timeout": PATIENCE, "options": said})
+
+        return connected(named, connect, psycopg.OperationalError)
 
     return engine

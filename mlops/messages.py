@@ -1,22 +1,17 @@
-"""Messages to others and from them: the log (log://), topics (sns://) and queues (sqs://) of AWS."""
+"""Messages to others and from them: the log (log://); AWS's topics (sns://), queues (sqs://), metrics (cloudwatch://)."""
 
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-import boto3
 import msgspec
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
 
-from mlops.errors import BadConfiguration, NotFound, StorageFailed, Unreachable
+from mlops import aws
+from mlops.errors import BadConfiguration
 
-PATIENCE = 2
-"""Seconds to wait for a connection; an answer may take twice as long."""
-TRIES = 3
 LONGEST = 20
 """Seconds for which a queue lets a question wait."""
 AT_ONCE = 10
@@ -63,14 +58,17 @@ class Received(NamedTuple):
 
 
 def connect(url: str) -> Sink:
-    """Open the sink that a URL names: `log://`, `sns://TOPIC_ARN`, `sqs://QUEUE_NAME` or `sqs://QUEUE_ARN`."""
+    """Open the sink of a URL: log://, sns://TOPIC_ARN, sqs://QUEUE_NAME, sqs://QUEUE_ARN or cloudwatch://NAMESPACE."""
     if url == "log://":
         return Log()
     if url.startswith("sns://"):
         return Topic(url)
     if url.startswith("sqs://"):
         return Queue(url)
-    raise BadConfiguration(f"'{url}' is no place for alerts; write log://, sns://TOPIC_ARN or sqs://QUEUE_NAME")
+    if url.startswith("cloudwatch://"):
+        return Metric(url)
+    known = "log://, sns://TOPIC_ARN, sqs://QUEUE_NAME or cloudwatch://NAMESPACE"
+    raise BadConfiguration(f"'{url}' is no place for alerts; write {known}")
 
 
 class Log:
@@ -90,7 +88,7 @@ class Topic:
         if arn is None:
             raise BadConfiguration(f"'{url}' names no topic; write sns://arn:aws:sns:REGION:ACCOUNT:NAME")
         self.url, self._arn = url, arn[0]
-        self._sns = _client("sns", url, arn["region"], 2 * PATIENCE)
+        self._sns = aws.client("sns", url, arn["region"])
 
     def send(self, letter: Letter) -> None:
         # Topics take plain ASCII in a subject and refuse all else; the text says it in full.
@@ -117,7 +115,7 @@ class Queue:
             {"QueueName": arn["name"], "QueueOwnerAWSAccountId": arn["account"]} if arn else {"QueueName": name}
         )
         # One who waits for messages must not take the wait for a failure.
-        self._sqs = _client("sqs", url, arn and arn["region"], LONGEST + 2 * PATIENCE)
+        self._sqs = aws.client("sqs", url, arn and arn["region"], answer=LONGEST + 2 * aws.PATIENCE)
 
     def send(self, letter: Letter) -> None:
         with _translated(self.url):
@@ -151,32 +149,59 @@ class Queue:
         return str(self._sqs.get_queue_url(**self._which)["QueueUrl"])
 
 
+class Told(msgspec.Struct, frozen=True):
+    """What a metric needs of an alert."""
+
+    name: str
+    kind: str
+    what: str
+    state: Literal["raised", "cleared"]
+
+
+read_told = msgspec.json.Decoder(list[Told]).decode
+
+
+class Metric:
+    """The metric `alerts` in a namespace of CloudWatch, by module and kind: 1 when one is raised, 0 when it is cleared.
+
+    A value bears the time at which it is told, because alarms look at the latest minutes only. It speaks of the letter:
+    of two things of one kind that were raised by two letters, the first that is cleared puts 0.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url, self._namespace = url, url.removeprefix("cloudwatch://")
+        if not re.fullmatch(r"(?!AWS/)[\w.#/-][\w.#/:-]{0,254}", self._namespace, re.ASCII):
+            raise BadConfiguration(f"'{url}' names no namespace; write cloudwatch://NAMESPACE, such as mlops")
+        self._cloudwatch = aws.client("cloudwatch", url)
+
+    def send(self, letter: Letter) -> None:
+        latest = {(one.name, one.kind, one.what): one.state == "raised" for one in read_told(letter.json)}
+        values: dict[tuple[str, str], bool] = {}
+        for (name, kind, _), raised in latest.items():
+            values[name, kind] = values.get((name, kind), False) or raised
+        data = [_value(name, kind, raised) for (name, kind), raised in values.items()]
+        with _translated(self.url):
+            self._cloudwatch.put_metric_data(Namespace=self._namespace, MetricData=data)
+
+
+def _value(name: str, kind: str, raised: bool) -> dict[str, Any]:
+    # What is no plain ASCII would be refused.
+    dimensions = {"module": name, "kind": kind.encode("ascii", "replace").decode()}
+    return {
+        "MetricName": "alerts",
+        "Dimensions": [{"Name": dimension, "Value": value} for dimension, value in dimensions.items()],
+        "Value": float(raised),
+        "Unit": "Count",
+    }
+
+
 def _arn(url: str, service: str) -> re.Match[str] | None:
     pattern = rf"arn:aws[a-z-]*:{service}:(?P<region>[a-z0-9-]+):(?P<account>\d{{12}}):(?P<name>[\w-]+)"
     return re.fullmatch(pattern, url.partition("://")[2])
 
 
-def _client(service: str, url: str, region: str | None, answer_seconds: float) -> Any:
-    """A client that gives up soon; between its tries it waits for a random while that grows."""
-    retries = {"mode": "standard", "total_max_attempts": TRIES}
-    config = Config(connect_timeout=PATIENCE, read_timeout=answer_seconds, retries=retries)  # type: ignore[arg-type]
-    try:
-        return boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
-    except NoRegionError:
-        raise BadConfiguration(f"{url} is in no region; set AWS_DEFAULT_REGION or write the whole ARN") from None
-
-
-@contextlib.contextmanager
-def _translated(url: str) -> Iterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        code, said = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
-        if code in GONE:
-            raise NotFound(f"there is no {url}; create it or correct its name in the settings") from None
-        raise StorageFailed(f"{url}: {code} {said}") from None
-    except BotoCoreError as error:
-        raise Unreachable(f"{url} does not answer: {error}") from None
+def _translated(url: str) -> contextlib.AbstractContextManager[None]:
+    return aws.translated(url, dict.fromkeys(GONE, f"there is no {url}; create it or correct its name in the settings"))
 
 
 def _attributes(letter: Letter) -> dict[str, dict[str, str]]:

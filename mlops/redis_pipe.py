@@ -6,8 +6,10 @@ its own pipeline costs more than all that Redis does for a decision.
 
 import asyncio
 import hashlib
+import logging
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -20,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from mlops import secrets
 from mlops.errors import BadConfiguration, Damaged, MlopsError, OutOfSpace, StorageFailed, Unreachable
 
 TIMEOUT = 0.02
@@ -32,6 +35,8 @@ CHUNK = 1 << 18
 LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Command = tuple[Any, ...]
+
+log = logging.getLogger("redis")
 
 
 class Script:
@@ -54,10 +59,10 @@ class RedisPipe:
 
     def __init__(self, url: str, scripts: Sequence[Script]) -> None:
         self._scripts, self._closed = scripts, False
-        pool = _pool(url, TIMEOUT)
-        asked: float | None = pool.connection_kwargs.get("socket_timeout")
-        self._prompt = _Wire(pool, TIMEOUT if asked is None else asked)
-        self._patient = _Wire(pool, PATIENCE if asked is None else max(asked, PATIENCE))
+        server = _Server(url)
+        asked: float | None = server.pool.connection_kwargs.get("socket_timeout")
+        self._prompt = _Wire(server, TIMEOUT if asked is None else asked)
+        self._patient = _Wire(server, PATIENCE if asked is None else max(asked, PATIENCE))
 
     async def run(self, commands: Sequence[Command], patient: bool = False) -> list[Any]:
         """Run commands in order and return their replies. Raises `Unreachable`; `OutOfSpace` where Redis is full.
@@ -110,11 +115,33 @@ class _Trip:
     replies: list[Any] = field(default_factory=list)
 
 
+class _Server:
+    """How the server is reached. Where a secret says it, the secret is asked again once the server lets nobody in."""
+
+    def __init__(self, url: str) -> None:
+        self._url, self._renewing = url, threading.Lock()
+        self.pool = _pool(url, TIMEOUT)
+
+    def failed(self) -> None:
+        """Ask the secret again, beside what is going on, so that no decision waits for it."""
+        if secrets.is_secret(self._url) and self._renewing.acquire(blocking=False):
+            threading.Thread(target=self._renew, name="redis secret", daemon=True).start()
+
+    def _renew(self) -> None:
+        try:
+            secrets.refused(self._url)
+            self.pool = _pool(self._url, TIMEOUT)
+        except MlopsError as error:
+            log.warning("Redis is reached as before", extra={"reason": str(error)})
+        finally:
+            self._renewing.release()
+
+
 class _Wire:
     """One connection: opened when it is needed, closed when it fails, and let alone for a while then."""
 
-    def __init__(self, pool: redis.ConnectionPool, seconds: float) -> None:
-        self._pool, self._seconds = pool, seconds
+    def __init__(self, server: _Server, seconds: float) -> None:
+        self._server, self._seconds = server, seconds
         self._trips: deque[_Trip] = deque()
         self._outgoing = bytearray()
         self._connection: Any = None
@@ -173,11 +200,13 @@ class _Wire:
                 return
             if time.monotonic() < self._not_before:
                 raise Unreachable("Redis did not answer a moment ago")
-            connection: Any = self._pool.connection_class(**self._pool.connection_kwargs)
+            pool = self._server.pool
+            connection: Any = pool.connection_class(**pool.connection_kwargs)
             try:
                 await asyncio.to_thread(connection.connect)
             except RedisError as error:
                 self._not_before = time.monotonic() + PAUSE
+                self._server.failed()
                 raise Unreachable(f"Redis does not answer: {type(error).__name__}") from None
             opened: socket.socket = connection._sock
             opened.setblocking(False)
@@ -234,7 +263,7 @@ class _Wire:
 def _pool(url: str, seconds: float) -> redis.ConnectionPool:
     limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
     try:
-        return redis.ConnectionPool.from_url(url, **limits)
+        return redis.ConnectionPool.from_url(secrets.resolve(url), **limits)
     except ValueError:
         raise BadConfiguration("platform.online is no URL of Redis; write redis://HOST:PORT/NUMBER") from None
 

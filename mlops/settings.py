@@ -18,20 +18,25 @@ Tree = dict[str, Any]
 
 
 class Platform(Group):
-    """Where the platform keeps what it makes; the scheme of a URL picks the adapter."""
+    """Where the platform keeps what it makes; the scheme of a URL picks the adapter.
+
+    In the place of a URL with a password stands the name of a secret: `secret://NAME` or `secret://NAME#FIELD`.
+    """
 
     objects: str = Field("file://var", description="Files by key: file://FOLDER or s3://BUCKET[/PREFIX].")
-    online: str = Field("memory://", description="What live features remember: memory:// or redis://HOST:PORT/NUMBER.")
+    online: str = Field(
+        "memory://", description="What live features remember: memory://, redis://HOST:PORT/NUMBER or secret://NAME."
+    )
     journal: str = Field(
         "sqlite:///var/journal.db",
-        description="Every decision: sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME.",
+        description="Every decision: sqlite:///FILE, postgresql://USER:PASSWORD@HOST/NAME or secret://NAME.",
     )
     ledger: str = Field(
         "sqlite:///var/ledger.db",
         description="Every release, check and alert: a database of its own, sqlite:/// or postgresql:// as above.",
     )
     tracking: str = Field(
-        "sqlite:///var/mlflow.db", description="MLflow's store: sqlite:///, postgresql:// or http://."
+        "sqlite:///var/mlflow.db", description="MLflow's store: sqlite:///, postgresql://, http:// or secret://."
     )
     artifacts: str = Field(
         "var/mlartifacts", description="Where MLflow keeps a run's files; a server at http:// decides that itself."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops import secrets
 from mlops.errors import StorageFailed, Unreachable
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def connect(uri: str, artifacts: str) -> Tracking:
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = secrets.resolve(uri)
     if uri.startswith(SQLITE):
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
     with _one_at_a_time(uri), translated():
@@ -125,8 +127,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        line = " ".join(str(error).split())
-        raise Unreachable(f"MLflow's store failed: {line}; check platform.tracking") from error
+        said = " ".join(str(error).split())
+        line = secrets.hidden(said)
+        # What caused it is shown where it is logged, and must not show more.
+        cause = error if line == said else None
+        raise Unreachable(f"MLflow's store failed: {line}; check platform.tracking") from cause
 
 
 @contextlib.contextmanager

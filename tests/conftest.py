@@ -22,7 +22,9 @@ from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
 from tests.services import missing
 
-pytest_plugins = ["tests.lived", "tests.postgres_server", "tests.redis_server"]
+pytest_plugins = [
+    "tests.between", "tests.feature_store_runtime", "tests.lived", "tests.postgres_server", "tests.redis_server",
+]  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

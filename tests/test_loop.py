@@ -67,6 +67,19 @@ def test_retraining_is_judged_and_what_passes_watches_first(lived: Lived, platfo
     )
 
 
+def test_retraining_from_nothing_is_one_clear_line(lived: Lived) -> None:
+    code, out, err = lived.module("retrain", "--force", "--config", str(short_of_rows(lived.folder)))
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("error: no transaction lies within retraining.window 1d before ")
+
+
+def short_of_rows(folder: Path) -> Path:
+    """The demo's configuration with a window that lies before all transactions."""
+    text = DEMO.read_text().replace("retraining:\n", "retraining:\n  window: 1d\n  maturity: 3650d\n")
+    (folder / "short.yaml").write_text(text)
+    return folder / "short.yaml"
+
+
 def test_people_promote_try_and_take_back_and_history_tells_it(lived: Lived, platform: Connected) -> None:
     assert lived.module("retrain", "--force")[0] == 0
     two = platform.ledger.acts(NAME)[-1].act.version

@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from mlops import objects
 from mlops.errors import BadData, BadInput, NotFound
 from mlops.objects import EXPLANATIONS, MODELS, PROCESSED, RAW
 from modules.fraud_detection import lineage, run_pipeline
@@ -186,6 +187,24 @@ def test_changed_raw_bytes_break_the_chain_by_name(tmp_path: Path) -> None:
     raw.write_bytes(raw.read_bytes() + b"!")
     with pytest.raises(Exception, match="it was changed after it was written"):
         list(lineage.trace(job.platform, "production"))
+
+
+def test_the_same_rows_from_other_raw_bytes_leave_the_first_lineage_as_it_was(
+    tmp_path: Path, transactions: pl.DataFrame
+) -> None:
+    """The table is one and the same, and each of the two pages beside it names its own raw bytes."""
+    jobs = []
+    for compression in ("zstd", "snappy"):
+        path = tmp_path / f"{compression}.parquet"
+        transactions.write_parquet(path, compression=compression)
+        jobs.append(small_job(tmp_path, str(path)))
+        for phase in ("data", "validate"):
+            run(jobs[-1], only=phase)
+    (processed,) = {job.records["validate"]["processed"] for job in jobs}
+    for job in jobs:
+        raw = job.records["data"]["hash"]
+        page = json.loads(objects.read(job.platform.objects, lineage.manifest_of(processed, raw)))
+        assert (page["raw"], page["raw_files"]) == (raw, job.records["data"]["files"])
 
 
 def test_lineage_of_an_unknown_version_says_how_to_make_one(finished: Job) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops import secrets
 from mlops.settings import variables
 from modules.fraud_detection.settings import FILE, Settings
 from tests.conftest import ROOT
@@ -30,7 +31,16 @@ PATHS = [
     f"{MODULE}/run_pipeline.py",
     f"{MODULE}/predict.py",
     f"{MODULE}/explain.py",
+    f"{MODULE}/retrain.py",
+    f"{MODULE}/src/router/traffic_split.py",
+    "infra/start_sagemaker_training.py",
+    "infra/ecr_push.sh",
+    "infra/deploy_endpoint.sh",
+    "infra/README.md",
+    "monitoring/drift_check.py",
     "monitoring/prometheus_metrics.py",
+    "monitoring/drift_report_scheduler.py",
+    "scripts/promote_model.py",
     "tests/test_predict.py",
     f"{MODULE}/requirements.txt",
     "modules/complaint_triage/README.md",
@@ -42,7 +52,7 @@ PATHS = [
 ]
 SOURCES = [
     path
-    for room in ("mlops", "modules", "monitoring")
+    for room in ("mlops", "modules", "monitoring", "infra", "scripts")
     for path in sorted((ROOT / room).rglob("*.py"))
     if path.stat().st_size
 ]
@@ -69,6 +79,7 @@ def test_the_template_of_the_environment_names_every_variable_of_the_platform_an
     assert named == {name for name in variables(Settings) if name.startswith("MLOPS_PLATFORM__")} | {
         "PROFILE",
         "REDIS_URL",
+        secrets.variable("mlops/redis-url"),
     }
 
 

@@ -42,7 +42,7 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
     with platform.objects.download(processed) as path:
         _same(processed, Path(processed).stem, objects.digest(path)[:16])
     yield Step("transactions", Path(processed).stem, platform.objects.url(processed))
-    record = json.loads(objects.read(platform.objects, manifest_of(processed)))
+    record = json.loads(objects.read(platform.objects, manifest_of(processed, manifest.parents["raw"])))
     with objects.scratch() as folder:
         home = Path(record["raw_files"][0]).parent.as_posix()
         copies = objects.download_all(platform.objects, record["raw_files"], folder)
@@ -50,9 +50,9 @@ def trace(platform: Connected, which: str | int) -> Iterator[Step]:
     yield Step("raw data", version.tags["data_hash"], platform.objects.url(home))
 
 
-def manifest_of(processed: str) -> str:
-    """The key of the page that says what a processed table was made from."""
-    return processed.removesuffix(".parquet") + ".json"
+def manifest_of(processed: str, raw: str) -> str:
+    """The key of the page that says how a processed table was made from raw bytes; others may give the same table."""
+    return f"{processed.removesuffix('.parquet')}-{raw[:16]}.json"
 
 
 def _same(what: str, expected: str, found: str) -> None:

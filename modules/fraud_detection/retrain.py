@@ -8,7 +8,7 @@ from rich.console import Console
 
 from mlops import objects
 from mlops.bootstrap import Connected
-from mlops.errors import MlopsError, NotFound
+from mlops.errors import BadData, MlopsError, NotFound
 from mlops.journal import Journal
 from mlops.ledger import Done
 from mlops.objects import RAW
@@ -72,7 +72,13 @@ class Retraining:
     def _make(self, now: datetime, why: str, must_gain: bool) -> Outcome:
         key = f"{RAW}/retraining/{now:%Y-%m-%dT%H-%M-%S-%f}.parquet"
         if not self._platform.objects.exists(key):
-            self._keep(self.known(now), key)
+            rows, words = self.known(now), self._settings.retraining
+            if rows.is_empty():
+                raise BadData(
+                    f"no transaction lies within retraining.window {words.window} before {now:%Y-%m-%d %H:%M} with "
+                    f"retraining.maturity {words.maturity} left out; wait, or set them longer and shorter"
+                )
+            self._keep(rows, key)
         return self._try(key, why, now, must_gain)
 
     def known(self, now: datetime) -> pl.DataFrame:
@@ -114,7 +120,7 @@ class Retraining:
     def _keep(self, rows: pl.DataFrame, key: str) -> None:
         with objects.scratch() as folder:
             tables.write(rows, folder / "known.parquet")
-            self._platform.objects.upload(folder / "known.parquet", key)
+            self._platform.objects.upload_once(folder / "known.parquet", key)
 
     def _try(self, key: str, why: str, now: datetime, must_gain: bool) -> Outcome:
         """Make a version from stored rows, hold it against production, and let it watch if it passes."""

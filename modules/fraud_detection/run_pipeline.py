@@ -30,7 +30,7 @@ def data(job: Job) -> Record:
         home = f"{RAW}/{source.hash[:16]}"
         names = [f"{home}/{place:03d}-{file.name}" for place, file in enumerate(source.files)]
         for file, name in zip(source.files, names, strict=True):
-            job.platform.objects.upload(file, name)
+            job.platform.objects.upload_once(file, name)
     return {"files": names, "hash": source.hash}
 
 
@@ -49,7 +49,8 @@ def validate(job: Job) -> Record:
         "processed": processed, "raw": raw["hash"], "raw_files": raw["files"], "rows": checked.rows,
         "bad_rows": checked.bad_rows, "quarantine": quarantine, "configuration": job.settings.hash,
     }  # fmt: skip
-    objects.write(job.platform.objects, lineage.manifest_of(processed), json.dumps(record, indent=1).encode())
+    page = lineage.manifest_of(processed, raw["hash"])
+    objects.write(job.platform.objects, page, json.dumps(record, indent=1).encode())
     return record
 
 
@@ -140,5 +141,5 @@ def _store(job: Job, table: pl.DataFrame, name: str) -> str:
         path = folder / f"{name}.parquet"
         tables.write(table, path)
         key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
-        job.platform.objects.upload(path, key)
+        job.platform.objects.upload_once(path, key)
     return key

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
 from pathlib import Path
 
@@ -84,6 +85,23 @@ def topic(queue: str) -> str:
     arn = boto3.client("sns").create_topic(Name=queue.removeprefix("sqs://"))["TopicArn"]
     subscribe(arn, queue)
     return f"sns://{arn}"
+
+
+@pytest.fixture
+def namespace(bucket: str) -> str:
+    """The URL of an empty namespace of metrics."""
+    return f"cloudwatch://{bucket}"
+
+
+def measured(namespace: str, kind: str) -> tuple[int, float]:
+    """How many values the metric of a kind has, and their sum."""
+    now = datetime.now(UTC)
+    points = boto3.client("cloudwatch").get_metric_statistics(
+        Namespace=namespace.removeprefix("cloudwatch://"), MetricName="alerts", Period=60,
+        Dimensions=[{"Name": "module", "Value": NAME}, {"Name": "kind", "Value": kind}],
+        StartTime=now - timedelta(hours=1), EndTime=now + timedelta(hours=1), Statistics=["SampleCount", "Sum"],
+    )["Datapoints"]  # fmt: skip
+    return int(sum(point["SampleCount"] for point in points)), sum(point["Sum"] for point in points)
 
 
 def subscribe(topic_arn: str, queue: str, **attributes: str) -> None:
@@ -383,11 +401,47 @@ class TestSinks:
 
     @pytest.mark.parametrize(
         "url",
-        ["", "log", "log://x", "sns://topic", "sqs://", "sqs://a b", "sqs://https://x/y", "sns://arn:aws:sqs:x", "x"],
-    )
+        [
+            "", "log", "log://x", "sns://topic", "sqs://", "sqs://a b", "sqs://https://x/y", "sns://arn:aws:sqs:x", "x",
+            "cloudwatch://", "cloudwatch://a b", "cloudwatch://AWS/EC2", "cloudwatch://:x", "cloudwatch://größe",
+        ],
+    )  # fmt: skip
     def test_a_url_that_names_no_sink_is_refused(self, url: str) -> None:
-        with pytest.raises(BadConfiguration, match=r"write .*(sns|sqs)://"):
+        with pytest.raises(BadConfiguration, match=r"write .*(sns|sqs|cloudwatch)://"):
             messages.connect(url)
+
+    def test_a_metric_is_1_from_the_alert_on_and_0_after_its_end(self, ledger: Ledger, namespace: str) -> None:
+        opened = Alarms(ledger, NAME, [messages.connect(namespace)], Clock(), calm=1)
+        opened.say("drift", "data", True, "PSI is 0.31")
+        assert opened.deliver() == {}
+        assert measured(namespace, "drift") == (1, 1)
+        opened.say("drift", "data", False, "PSI is 0.01")
+        assert opened.deliver() == {}
+        assert measured(namespace, "drift") == (2, 1)
+        assert measured(namespace, "latency") == (0, 0)
+
+    def test_a_gathering_puts_the_latest_of_each_kind(self, ledger: Ledger, namespace: str) -> None:
+        opened = Alarms(ledger, NAME, [messages.connect(namespace)], Clock(), calm=1, most=0)
+        # One thing has ended and another has not; a kind that came and went; a kind that cannot be written as it is.
+        for kind, what, firing in (
+            ("drift", "a", True), ("drift", "b", True), ("drift", "b", False), ("latency", "a", True),
+            ("latency", "a", False), ("größe", "a", True),
+        ):  # fmt: skip
+            opened.say(kind, what, firing, "x")
+        assert opened.deliver() == {}
+        assert [measured(namespace, kind) for kind in ("drift", "latency", "gr??e")] == [(1, 1), (1, 0), (1, 1)]
+
+    def test_what_a_dead_metric_did_not_take_is_put_when_it_lives(
+        self, ledger: Ledger, namespace: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        living = os.environ["AWS_ENDPOINT_URL"]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        dead = Alarms(ledger, NAME, [messages.connect(namespace)], Clock())
+        dead.say("drift", "data", True, "x")
+        assert f"{namespace} does not answer: " in dead.deliver()[namespace]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", living)
+        assert Alarms(ledger, NAME, [messages.connect(namespace)], Clock()).deliver() == {}
+        assert measured(namespace, "drift") == (1, 1)
 
     def test_a_queue_in_no_region_is_told_at_the_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_PROFILE"):

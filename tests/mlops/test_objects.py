@@ -1,5 +1,6 @@
 """Files by key: one set of promises, kept by the folder and by the bucket."""
 
+import contextlib
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import boto3
 import pytest
 
 from mlops import objects
-from mlops.errors import BadConfiguration, NotFound, OutOfSpace, StorageFailed, Unreachable
+from mlops.errors import BadConfiguration, Damaged, NotFound, OutOfSpace, StorageFailed, Unreachable
 from mlops.objects import Objects
 from tests.conftest import ROOT
 
@@ -59,6 +60,21 @@ class TestBothStores:
         with pytest.raises(NotFound, match="nothing below"):
             objects.download_folder(store, "models/8", tmp_path / "none")
 
+    def test_what_is_written_once_stays_and_writing_the_same_again_is_no_error(self, store: Objects) -> None:
+        for _ in range(2):
+            objects.write_once(store, "data/raw/ab/x.csv", b"the same")
+        assert objects.read(store, "data/raw/ab/x.csv") == b"the same"
+
+    @pytest.mark.parametrize("other", [b"other bytes", b"the sama", b""])
+    def test_nothing_else_takes_the_place_of_what_is_written_once(self, store: Objects, other: bytes) -> None:
+        objects.write_once(store, "k", b"the same")
+        with pytest.raises(Damaged, match="/k holds something else already, .* remove it if it is damaged"):
+            objects.write_once(store, "k", other)
+        assert objects.read(store, "k") == b"the same"
+        store.delete("k")
+        objects.write_once(store, "k", other)
+        assert objects.read(store, "k") == other
+
     @pytest.mark.parametrize("key", ["/a", "a//b", "a/../b", "..", "", "a/", "a\0b"])
     def test_a_key_that_would_leave_its_place_is_refused(self, store: Objects, key: str) -> None:
         with pytest.raises(StorageFailed, match="is no key"):
@@ -69,6 +85,34 @@ class TestBothStores:
     def test_the_url_says_where_a_key_lies(self, store: Objects, tmp_path: Path) -> None:
         assert store.url("a/b").startswith((f"{tmp_path}/store", "s3://bucket-"))
         assert store.url("a/b").endswith("/a/b")
+
+
+def test_of_many_that_write_once_at_the_same_moment_one_counts(tmp_path: Path) -> None:
+    store = objects.connect(f"file://{tmp_path}/store")
+    for turn in range(20):
+        ready = threading.Barrier(8)
+        won: list[bytes] = []
+
+        def write(letter: bytes, key: str, ready: threading.Barrier, won: list[bytes]) -> None:
+            ready.wait()
+            with contextlib.suppress(Damaged):
+                objects.write_once(store, key, letter * 100_000)
+                won.append(letter)
+
+        writers = [threading.Thread(target=write, args=(bytes([65 + n]), f"k{turn}", ready, won)) for n in range(8)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert [objects.read(store, f"k{turn}")] == [letter * 100_000 for letter in won]
+    assert not list((tmp_path / "store" / ".incoming").iterdir())
+
+
+def test_a_folder_is_not_taken_for_a_file_that_is_there_already(tmp_path: Path) -> None:
+    store = objects.connect(f"file://{tmp_path}/store")
+    objects.write(store, "a/b", b"x")
+    with pytest.raises(StorageFailed, match="cannot use .*/store: File exists"):
+        objects.write_once(store, "a", b"x")
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one_and_never_a_mixture(tmp_path: Path) -> None:
@@ -127,6 +171,7 @@ def test_a_write_that_finds_no_space_leaves_the_old_file_and_no_rest(tmp_path: P
     program = f"""
 import resource, signal
 from mlops import objects
+from mlops.errors import OutOfSpace
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = objects.connect("file://{tmp_path}/store")
@@ -136,7 +181,7 @@ big.write_bytes(b"x" * 3_000_000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
     store.upload(big, "k")
-except objects.OutOfSpace as error:
+except OutOfSpace as error:
     print(error)
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

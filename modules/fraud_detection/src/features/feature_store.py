@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import datetime
+from typing import NamedTuple
 
 import polars as pl
 from pydantic import ValidationError
@@ -40,33 +41,50 @@ class Manifest(Group):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
 
+class Roles(NamedTuple):
+    """Which columns of a snapshot are its id, its time, its label and the time at which the label became known."""
+
+    id: str
+    time: str
+    label: str
+    known_at: str
+
+
 def save(
     store: Objects, features: pl.DataFrame, table: pl.DataFrame, dataset: DataSet, parents: dict[str, str], code: str,
     configuration: str,
 ) -> Manifest:  # fmt: skip
     """Store the features beside the columns that a row is known by: id, time, entities, numbers, categories, label.
 
-    `features` and `table` hold the same rows in the same order. Saving the same content twice stores it once. The
-    manifest is written last, so that a snapshot that was cut short is never taken for a whole one.
+    `features` and `table` hold the same rows in the same order.
     """
     parts = [*dataset.entities, *dataset.numbers, *dataset.categorical]
     kept = [dataset.id_column, dataset.time.column, *parts, dataset.label.column]
     keys = table.select(*dict.fromkeys(kept), dataset.known_at().alias(dataset.known_at_column))
     whole = keys.with_columns(features.drop(dataset.id_column))
+    roles = Roles(dataset.id_column, dataset.time.column, dataset.label.column, dataset.known_at_column)
+    return keep(store, whole, roles, parents, code, configuration)
+
+
+def keep(
+    store: Objects, whole: pl.DataFrame, roles: Roles, parents: dict[str, str], code: str, configuration: str
+) -> Manifest:
+    """Store a table that holds all of a snapshot. Storing the same content twice stores it once.
+
+    The manifest is written last, so that a snapshot that was cut short is never taken for a whole one.
+    """
     with objects.scratch() as folder:
         path = folder / TABLE
         tables.write(whole, path)
         manifest = Manifest(
             parents=parents, code=code, configuration=configuration, rows=whole.height,
-            since=whole[dataset.time.column].min(), until=whole[dataset.time.column].max(),
-            columns={name: str(kind) for name, kind in whole.schema.items()}, id=dataset.id_column,
-            time=dataset.time.column, label=dataset.label.column, known_at=dataset.known_at_column,
-            sha256=objects.digest(path),
+            since=whole[roles.time].min(), until=whole[roles.time].max(),
+            columns={name: str(kind) for name, kind in whole.schema.items()}, sha256=objects.digest(path),
+            **roles._asdict(),
         )  # fmt: skip
         home = f"{FOLDER}/{manifest.name}"
-        if not store.exists(f"{home}/{MANIFEST}"):
-            store.upload(path, f"{home}/{TABLE}")
-            objects.write(store, f"{home}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
+        store.upload_once(path, f"{home}/{TABLE}")
+        objects.write_once(store, f"{home}/{MANIFEST}", manifest.model_dump_json(indent=1).encode())
     return manifest
 
 
