@@ -70,7 +70,7 @@ def start(folder: Path, stack: ExitStack) -> Iterator[tuple[str, tuple[int, str,
         [sys.executable, "-m", "modules.fraud_detection", "pipeline"], cwd=folder, env=home, check=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    model = next((folder / "var" / "models").iterdir())
+    model = next((folder / "var" / "models").glob("*/manifest.json")).parent
     names = Artifact.open(model).card.encoder.features
     row = json.dumps(dict.fromkeys(names, 1.5)).encode()
     rows = json.dumps({"dataframe_records": [dict.fromkeys(names, 1.5)]}).encode()

@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
 from mlops.errors import Damaged, MlopsError, NotFound, StorageFailed
-from mlops.registry import Registry, Version
+from mlops.registry import Version
 from mlops.traffic import Traffic
 
 P = TypeVar("P")
@@ -27,6 +27,14 @@ PATIENCE = 60
 LATEST = "latest.json"
 
 log = logging.getLogger("live")
+
+
+class Store(Protocol):
+    """Where versions are found, and their files fetched from: a registry, or what stands for one."""
+
+    def find(self, name: str, which: int) -> Version: ...
+
+    def fetch(self, version: Version, folder: Path) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Live(Generic[P]):
     """
 
     def __init__(
-        self, traffic: Callable[[], Traffic | None], registry: Callable[[], Registry], name: str,
+        self, traffic: Callable[[], Traffic | None], registry: Callable[[], Store], name: str,
         wake: Callable[[Path, Version], P], prepare: Callable[[P], None], cache: Path, every: float = 0.25,
     ) -> None:  # fmt: skip
         self._traffic, self._connect, self._name = traffic, registry, name
@@ -81,7 +89,7 @@ class Live(Generic[P]):
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Awake[P]] = OrderedDict()
         self._ready: OrderedDict[int, Awake[P]] = OrderedDict()
-        self._registry: Registry | None = None
+        self._registry: Store | None = None
         self._refused: dict[int, tuple[str, float]] = {}
         self._thread = threading.Thread(target=self._watch, name="live", daemon=True)
         self.deployed: Deployed[P] | None = None
@@ -193,7 +201,7 @@ class Live(Generic[P]):
                 raise
             return known
 
-    def _asked(self) -> Registry:
+    def _asked(self) -> Store:
         if self._registry is None:
             self._registry = self._connect()
         return self._registry

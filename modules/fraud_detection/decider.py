@@ -16,6 +16,7 @@ from mlops.group_commit import GroupCommit
 from mlops.live import Live
 from mlops.online import Layout, Logs, Memory
 from mlops.online_redis import SCRIPTS, Redis
+from mlops.packed import Packed
 from mlops.redis_pipe import RedisPipe
 from mlops.registry import Version
 from mlops.scoring import Clock, Scorer, Watcher
@@ -38,20 +39,23 @@ log = logging.getLogger(logger.NAME)
 
 
 class Decider:
-    """The scorer of one process and all that it needs; it lives on the event loop on which it was started."""
+    """The scorer of one process and all that it needs; it lives on the event loop on which it was started.
+
+    With `packed` that version decides, and neither the ledger nor the registry is opened.
+    """
 
     def __init__(
         self, settings: Settings, platform: Connected, watchers: Sequence[Watcher] = (), clock: Clock | None = None,
-        cache: Path = FOLDER / "versions",
+        cache: Path = FOLDER / "versions", packed: Packed | None = None,
     ) -> None:  # fmt: skip
-        self.platform = platform
+        self.platform, self._packed = platform, packed
         self.journal = GroupCommit(settings.platform.journal)
         self._pasts: dict[str, Past] = {}
         online = settings.platform.online
         self._pipe = None if online == MEMORY else RedisPipe(online, SCRIPTS)
         self.live: Live[LivePredictor] = Live(
-            self._traffic, lambda: bootstrap.connect(settings.platform).registry, NAME, self._wake, self._prepare,
-            cache,
+            self._traffic, lambda: packed or bootstrap.connect(settings.platform).registry, NAME, self._wake,
+            self._prepare, cache,
         )  # fmt: skip
         router, shared = TrafficSplit(settings.data, settings.routing), None
         if self._pipe is not None:
@@ -71,12 +75,13 @@ class Decider:
         await self.scorer.finish()
         await asyncio.to_thread(self.live.stop)
         await self.journal.close()
-        self.platform.ledger.close()
+        if self._packed is None:
+            self.platform.ledger.close()
         if self._pipe is not None:
             self._pipe.close()
 
     def _traffic(self) -> Traffic | None:
-        return self.platform.ledger.traffic(NAME)
+        return self.platform.ledger.traffic(NAME) if self._packed is None else self._packed.traffic
 
     def _wake(self, folder: Path, version: Version) -> LivePredictor:
         predictor = wake(folder, self._past)

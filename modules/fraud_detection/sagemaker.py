@@ -5,13 +5,14 @@ from pathlib import Path
 
 import yaml
 
-from mlops import bootstrap, objects
+from mlops import bootstrap, objects, packed
 from mlops.errors import BadInput
 from mlops.objects import EXPLANATIONS, MODELS
+from mlops.registry import Version
 from mlops.settings import Platform
 from modules.fraud_detection import train as phases
 from modules.fraud_detection.job import Job
-from modules.fraud_detection.settings import Settings
+from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.features import feature_store
 from modules.fraud_detection.src.utils import logger
 
@@ -21,8 +22,9 @@ CHANNEL = "train"
 def train(opt_ml: Path, settings: Settings) -> None:
     """Train from the snapshot in the channel `train` and leave the model in `model`, the evaluation in `output/data`.
 
-    Hyperparameters lay over the model's parameters; `kind` and `seed` are the model's own. Whatever fails is also
-    written to `output/failure`, which SageMaker shows as the reason.
+    The model says of itself that it is no registered version. Hyperparameters lay over the model's parameters; `kind`
+    and `seed` are the model's own. Whatever fails is also written to `output/failure`, which SageMaker shows as the
+    reason.
     """
     output = opt_ml / "output"
     output.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,8 @@ def _train(opt_ml: Path, settings: Settings) -> None:
     snapshot = _take_in(job, opt_ml / "input" / "data" / CHANNEL)
     phases.from_snapshot(job, snapshot, register_too=False)
     home, data = job.records["train"]["model"][:16], opt_ml / "output" / "data"
-    objects.download_folder(job.platform.objects, f"{MODELS}/{home}", opt_ml / "model")
+    model = objects.download_folder(job.platform.objects, f"{MODELS}/{home}", opt_ml / "model")
+    packed.label(model, Version(NAME, packed.UNREGISTERED, "", phases.describe(job)))
     objects.download_folder(job.platform.objects, f"{EXPLANATIONS}/{home}", data)
     (data / "evaluation.json").write_text(json.dumps(job.records["evaluate"], indent=1), encoding="utf-8")
 

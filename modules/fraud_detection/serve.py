@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,11 @@ import msgspec
 from mlops import access, bootstrap, journal, listening, objects, redis_pipe
 from mlops.errors import BadConfiguration, MlopsError, Refused
 from mlops.objects import EXPLANATIONS, Objects
-from mlops.scoring import Decided, Outcome
+from mlops.packed import Packed
+from mlops.scoring import Outcome
 from mlops.serving import Call, Door, Guarded, Reply, Route
 from modules.fraud_detection import documents
+from modules.fraud_detection.counting import Counting
 from modules.fraud_detection.decider import FOLDER, MEMORY, Decider
 from modules.fraud_detection.explain import Explain
 from modules.fraud_detection.predict import Predict
@@ -37,81 +38,77 @@ log = logging.getLogger(logger.NAME)
 
 @dataclass(frozen=True)
 class Reach:
-    """Where the API is to be reached; port 0 takes a free one."""
+    """Where the API is to be reached; port 0 takes a free one. `sagemaker` is SageMaker's port, where there is one."""
 
     host: str
     port: int
     workers: int
-    sagemaker: bool
+    sagemaker: int | None
 
 
-def serve(settings: Settings, reach: Reach, tell: Callable[[str], None]) -> None:
-    """Serve until told to stop. Raises `BadConfiguration` for what cannot be served."""
+def serve(settings: Settings, reach: Reach, tell: Callable[[str], None], packed: Packed | None = None) -> None:
+    """Serve what the ledger says, or a packed version, until told to stop.
+
+    Raises `BadConfiguration` for what cannot be served, `Damaged` for a packed version that does not say what it is.
+    """
     access.check_reach(reach.host, settings.serving.keys)
     if reach.workers > 1 and settings.platform.online == MEMORY:
         raise BadConfiguration(
             f"{reach.workers} workers cannot share platform.online memory://; say REDIS_URL=redis://HOST:6379/0, or "
             "--workers 1"
         )
+    what = "" if packed is None else f"version {packed.version.number} of {packed.version.name}; "
     journal.connect(settings.platform.journal).close()
     if settings.platform.online != MEMORY:
         redis_pipe.check(settings.platform.online)
     sockets = [listening.bind(reach.host, reach.port)]
     if reach.sagemaker:
         # SageMaker stands before this port and checks who calls.
-        sockets.append(listening.bind("0.0.0.0", SAGEMAKER_PORT))  # noqa: S104
+        sockets.append(listening.bind("0.0.0.0", reach.sagemaker))  # noqa: S104
     if reach.workers > 1:
         prometheus_metrics.prepare(FOLDER / "metrics")
-    tell(f"http://{reach.host}:{sockets[0].getsockname()[1]}  (/docs lists the routes; Ctrl-C stops)")
+    tell(f"http://{reach.host}:{sockets[0].getsockname()[1]}  ({what}/docs lists the routes; Ctrl-C stops)")
     listening.serve(
-        partial(application, settings, reach.sagemaker, reach.workers > 1),
+        partial(application, settings, reach.sagemaker, reach.workers > 1, packed),
         sockets,
         reach.workers,
         settings.serving.idle_seconds,
     )
 
 
-def application(settings: Settings, sagemaker: bool = False, one_of_several: bool = False) -> Door:
+def application(
+    settings: Settings, sagemaker: int | None = None, one_of_several: bool = False, packed: Packed | None = None
+) -> Door:
     """Make the application of one worker."""
-    return Api(settings, sagemaker, one_of_several).door
+    return Api(settings, sagemaker, one_of_several, packed).door
 
 
 class Api:
     """One worker's application and all that it holds."""
 
-    def __init__(self, settings: Settings, sagemaker: bool, one_of_several: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, sagemaker: int | None, one_of_several: bool = False, packed: Packed | None = None
+    ) -> None:
         self._settings, self._one_of_several = settings, one_of_several
-        self._decider = Decider(settings, bootstrap.connect(settings.platform), [self])
+        self._decider = Decider(settings, bootstrap.connect(settings.platform), [self], packed=packed)
         self._live, self._journal = self._decider.live, self._decider.journal
         routes = [Route("GET", path, handle, scope, sheds) for path, handle, scope, sheds in self._pages()]
-        guarded = Guarded(SAGEMAKER_PORT, SAGEMAKER_PATHS) if sagemaker else None
+        guarded = Guarded(sagemaker, SAGEMAKER_PATHS) if sagemaker else None
         scorer = self._decider.scorer
         routes += Predict(scorer, settings.serving).routes() + Explain(scorer, self._keep).routes()
         self._metrics = Metrics([route.path for route in routes], get_args(Decision))
+        self._counting = Counting(self._metrics)
         self.door = Door(
             routes, settings.serving, TITLE, self._start, self._stop, self._metrics.answered, self._document, guarded
         )
 
     def answered(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None:
         """Count a batch of answers."""
-        decided = [one for one in outcomes if isinstance(one, Decided)]
-        fresh = [one.record for one in decided if not one.replayed]
-        took: dict[tuple[str, int, str], list[float]] = {}
-        for record in fresh:
-            key = record.model.arm, record.model.version, record.said["decision"]
-            took.setdefault(key, []).append(record.took / 1e6)
-        self._metrics.predicted(
-            [one.status if isinstance(one, Refused) else 200 for one in outcomes],
-            seconds,
-            len(decided) - len(fresh),
-            sum(record.degraded for record in fresh),
-            took,
-            Counter(record.instead_of for record in fresh if record.instead_of is not None),
-        )
+        self._counting.answered(outcomes, seconds)
 
     def cache_failed(self) -> None:
         """Count a failure of the store behind the answers."""
-        self._metrics.cache_failed()
+        self._counting.cache_failed()
 
     def _pages(self) -> Sequence[tuple[str, Callable[[Call], Any], str, bool]]:
         return (

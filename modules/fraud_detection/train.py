@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
-from mlops import objects
+from mlops import objects, packed
 from mlops.objects import EXPLANATIONS, MODELS
 from mlops.registry import MADE_FOR, Version
 from mlops.releases import Releases
@@ -115,12 +115,12 @@ def explain(job: Job) -> Record:
 
 
 def register(job: Job) -> Record:
-    """Log one MLflow run with everything and make its model the next version; the first one goes to production."""
-    tags, model = _tags(job), job.records["train"]["model"]
+    """Log one MLflow run with everything and make its model the next version, packed; the first goes to production."""
+    tags, model = describe(job), job.records["train"]["model"]
     if job.once:
         tags[MADE_FOR] = job.once
         if (version := job.platform.registry.made_for(NAME, job.once)) is not None:
-            return {"version": version.number, "run": version.run_id, "production": _production(job, version)}
+            return _registered(job, version)
     with objects.scratch() as home, job.platform.tracking.run(NAME, tags) as run:
         run.parameters(_parameters(job))
         run.metrics(_metrics(job))
@@ -132,8 +132,7 @@ def register(job: Job) -> Record:
                 run.file(path, PLOTS.get(path.name, "explainability"))
         files = objects.download_folder(job.platform.objects, _home(MODELS, model), home / "model")
         run.model(files, artifact.ONNX, Artifact.open(files).card.encoder.columns, SCORE)
-    version = job.platform.registry.register(NAME, run.run_id, tags)
-    return {"version": version.number, "run": run.run_id, "production": _production(job, version)}
+    return _registered(job, job.platform.registry.register(NAME, run.run_id, tags))
 
 
 def from_snapshot(job: Job, name: str | None, register_too: bool = True) -> None:
@@ -144,6 +143,18 @@ def from_snapshot(job: Job, name: str | None, register_too: bool = True) -> None
     for phase in (train, evaluate, explain, *([register] if register_too else [])):
         job.records[phase.__name__] = phase(job)
         job.logger.info(f"{phase.__name__} done", extra={"phase": phase.__name__, "snapshot": manifest.name})
+
+
+def describe(job: Job) -> dict[str, str]:
+    """The tags of the version that a job makes: its model, and all that the model came from."""
+    return {
+        "model_hash": job.records["train"]["model"],
+        "snapshot": job.records["features"]["snapshot"],
+        "data_hash": job.records["features"]["raw"],
+        "configuration": job.settings.hash,
+        "git_revision": revision.git(),
+        "code": revision.code(),
+    }
 
 
 def canned_transaction(rows: pl.DataFrame, dataset: DataSet) -> pl.DataFrame:
@@ -205,17 +216,6 @@ def _home(folder: str, model: str) -> str:
     return f"{folder}/{model[:16]}"
 
 
-def _tags(job: Job) -> dict[str, str]:
-    return {
-        "model_hash": job.records["train"]["model"],
-        "snapshot": job.records["features"]["snapshot"],
-        "data_hash": job.records["features"]["raw"],
-        "configuration": job.settings.hash,
-        "git_revision": revision.git(),
-        "code": revision.code(),
-    }
-
-
 def _parameters(job: Job) -> dict[str, Any]:
     settings, trained = job.settings, job.records["train"]
     periods = {f"split_{name}": length for name, length in settings.split.model_dump().items()}
@@ -241,6 +241,12 @@ def _metrics(job: Job) -> dict[str, float]:
 def _pages(job: Job) -> dict[str, str]:
     configuration = job.settings.model_dump_json(indent=1, exclude={"platform"})
     return {"configuration.json": configuration, "records.json": json.dumps(job.records, indent=1, default=str)}
+
+
+def _registered(job: Job, version: Version) -> Record:
+    """Pack a version, before anybody can be sent to it, and tell the ledger of it."""
+    packed.keep(job.platform.objects, _home(MODELS, job.records["train"]["model"]), version)
+    return {"version": version.number, "run": version.run_id, "production": _production(job, version)}
 
 
 def _production(job: Job, version: Version) -> bool:

@@ -1,15 +1,20 @@
 """Training as a SageMaker container: all from and to /opt/ml, and a failure's reason where it is looked for."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mlops import objects
+from mlops import objects, packed
+from mlops.errors import StorageFailed
+from mlops.packed import Packed
 from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.job import Job
+from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features.feature_store import FOLDER
 from modules.fraud_detection.src.models.artifact import Artifact
+from tests.conftest import run, small_job
 
 
 @pytest.fixture
@@ -40,6 +45,10 @@ def test_the_container_leaves_a_model_that_wakes_and_its_evaluation(opt_ml: Path
     assert (opt_ml / "output" / "data" / "shap_summary.png").is_file()
     assert not (opt_ml / "output" / "failure").exists()
     assert not Path("var").exists()
+    version = Packed(opt_ml / "model").version
+    assert (version.name, version.number, version.tags["snapshot"]) == (NAME, 0, card.snapshot)
+    assert version.tags["model_hash"] == Artifact.open(opt_ml / "model").hash
+    assert version.tags["configuration"] != finished.settings.hash
 
 
 def test_another_kind_of_model_is_a_hyperparameter(opt_ml: Path) -> None:
@@ -62,3 +71,24 @@ def test_a_missing_channel_is_named_in_the_failure_file(opt_ml: Path, capsys: py
     assert "channel 'train' has no manifest.json" in (opt_ml / "output" / "failure").read_text()
     assert "channel 'train' has no manifest.json" in capsys.readouterr().err
     assert not (opt_ml / "model").exists()
+
+
+def test_a_registration_that_was_cut_short_is_packed_when_it_goes_on_and_nobody_is_sent_to_it_before(
+    tmp_path: Path,
+) -> None:
+    def broken(*_: object) -> None:
+        raise StorageFailed("the disk is gone")
+
+    job = replace(small_job(tmp_path), once="a retraining")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "pack", broken)
+        with pytest.raises(StorageFailed):
+            run(job)
+    assert job.platform.registry.find(NAME, 1).number == 1
+    assert job.platform.ledger.traffic(NAME) is None
+    assert run(job, resume=True).records["register"]["version"] == 1
+    kept = objects.read(job.platform.objects, packed.key(NAME, 1))
+    assert job.platform.ledger.traffic(NAME) is not None
+    # Version 1 is called 'production' in MLflow by now, which is no part of it.
+    run(job, "register")
+    assert objects.read(job.platform.objects, packed.key(NAME, 1)) == kept
