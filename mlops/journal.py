@@ -117,6 +117,15 @@ class Journal:
         """Return the rows that speak of any of the ids, in their order."""
         return sorted(self._where(COLUMNS.about, ids), key=lambda row: row.sequence)
 
+    def about_page(self, id_: bytes, after: int, most: int) -> list[Row]:
+        """Return the next rows that speak of an id after a sequence number, at most so many."""
+        later = sa.select(journal_table).where(COLUMNS.about == id_, COLUMNS.sequence > after)
+        return [_row(row) for row in self._rows(later.order_by(COLUMNS.sequence).limit(most))]
+
+    def count(self, about: bytes) -> int:
+        """Tell how many rows speak of an id."""
+        return int(self._rows(sa.select(sa.func.count()).where(COLUMNS.about == about))[0][0])
+
     def page(self, after: int) -> list[Row]:
         """Return the next rows after a sequence number, at most 1,000."""
         later = sa.select(journal_table).where(COLUMNS.sequence > after)

@@ -32,8 +32,8 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
         _forget_the_dead()
-        registry = CollectorRegistry()
-        self._registry, self._routes, self._decisions = registry, frozenset(routes), frozenset(decisions)
+        self.registry = registry = CollectorRegistry()
+        self._routes, self._decisions = frozenset(routes), frozenset(decisions)
         self._predictions = Counter("predict_requests", "Transactions answered.", ["status"], registry=registry)
         self._predict_seconds = Histogram(
             "predict_request_duration_seconds", "From arrival to answer.", buckets=BUCKETS, registry=registry
@@ -137,13 +137,19 @@ class Metrics:
             self._model.labels(*served).set(1)
             self._served = served
 
+    def serve(self, port: int) -> int:
+        """Serve what one process counts at a port of this machine, 0 for a free one, and return which it is."""
+        from prometheus_client import start_http_server
+
+        return int(start_http_server(port, "127.0.0.1", self.registry)[0].server_port)
+
     def exposition(self) -> bytes:
         """Everything counted so far, in all workers, as Prometheus reads it."""
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.multiprocess import MultiProcessCollector
 
         if FOLDER not in os.environ:
-            return generate_latest(self._registry)
+            return generate_latest(self.registry)
         together: CollectorRegistry = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)

@@ -1,14 +1,13 @@
 """python -m modules.fraud_detection WORD: every command of the module."""
 
 import argparse
-import getpass
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +15,7 @@ from rich.table import Table
 from mlops import bootstrap
 from mlops.errors import MlopsError
 from mlops.progress import Phases
-from modules.fraud_detection import settings
+from modules.fraud_detection import options, settings
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.utils import logger
@@ -28,7 +27,8 @@ REFUSED, NOT_NOW = 3, 4
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one word; return 0, 3 for a refused candidate, or 1 after one line that says what is wrong and what to do."""
-    words = _parser().parse_args(arguments)
+    said = {word: run.__doc__ for word, run in WORDS.items()}
+    words = options.parser(said, __doc__).parse_args(arguments)
     try:
         return WORDS[words.word](words) or 0
     except MlopsError as error:
@@ -92,11 +92,66 @@ def lineage(words: Words) -> None:
 
 
 def serve(words: Words) -> None:
-    """Answer over HTTP: decide, explain, learn."""
+    """Answer over HTTP: decide, explain, learn; as a SageMaker container with the version that was packed for it."""
+    from mlops import packed
     from modules.fraud_detection import serve
 
-    reach = serve.Reach(words.host, words.port, words.workers, words.sagemaker)
-    serve.serve(_settings(words), reach, print)
+    version = packed.unpacked(words.opt_ml / "model")
+    sagemaker = words.sagemaker_port or serve.SAGEMAKER_PORT if words.sagemaker or version else None
+    reach = serve.Reach(words.host, words.port, words.workers, sagemaker)
+    serve.serve(_settings(words), reach, print, version)
+
+
+def consume(words: Words) -> None:
+    """Decide what a stream brings: Kinesis, or lines from standard input."""
+    from modules.fraud_detection import consume
+
+    given = {"source": words.stream, "start": words.start}
+    changed = {"streaming": {name: value for name, value in given.items() if value is not None}}
+    read = settings.read(words.config, words.profile, os.environ, changed)
+    consume.consume(read, words.metrics_port, partial(print, flush=True))
+
+
+def replay_dlq(words: Words) -> int:
+    """Decide dead letters again: as they are, or as they were mended; exit code 3 where some are refused still."""
+    from modules.fraud_detection.replay_dlq import Replay
+
+    replay = Replay(_settings(words))
+    if words.list:
+        for id_, letter in replay.waiting():
+            where = f"{letter.stream} {letter.shard} {letter.sequence}"
+            print(f"{id_.hex()}  {where}  {len(letter.data)} bytes  {letter.field or '-'}: {letter.reason}")
+        return 0
+    if words.out:
+        print(f"wrote {replay.write(words.out):,} dead letters to {words.out}; mend `record`, then say --mended")
+        return 0
+    if words.drop:
+        replay.drop(words.drop, words.who, words.why)
+        return 0
+    found = replay.mended(words.mended) if words.mended else replay.as_they_are()
+    print(f"{found.decided:,} decided, {found.repeated:,} had been decided before, {found.refused.total():,} refused")
+    for reason, count in found.refused.most_common():
+        print(f"  {count:,} x {reason}")
+    return REFUSED if found.refused else 0
+
+
+def feature_group(words: Words) -> None:
+    """Share features through SageMaker Feature Store: make a group, fill it, read it back as a snapshot."""
+    from mlops.feature_group import FeatureGroup
+    from modules.fraud_detection import feature_group
+    from modules.fraud_detection.src.features import feature_store
+
+    store, group = bootstrap.connect(_settings(words).platform).objects, FeatureGroup(words.name)
+    if words.take:
+        manifest = feature_group.snapshot(store, group, words.as_of)
+        print(f"stored snapshot {manifest.name} with {manifest.rows:,} rows; train from it: train --snapshot")
+        return
+    snapshot = words.snapshot or feature_store.latest(store)
+    if words.create:
+        feature_group.create(store, group, snapshot, words.create)
+        print(f"made feature group {words.name} for snapshots like {snapshot}")
+    else:
+        print(f"put {feature_group.put(store, group, snapshot):,} rows of snapshot {snapshot} into {words.name}")
 
 
 def demo(words: Words) -> None:
@@ -190,6 +245,9 @@ WORDS: Mapping[str, Callable[[Words], int | None]] = {
     "benchmark": benchmark,
     "lineage": lineage,
     "serve": serve,
+    "consume": consume,
+    "replay-dlq": replay_dlq,
+    "feature-group": feature_group,
     "demo": demo,
     "gate": gate,
     "retrain": retrain,
@@ -198,45 +256,6 @@ WORDS: Mapping[str, Callable[[Words], int | None]] = {
     "export": export,
     "key": key,
 }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m modules.fraud_detection", description=__doc__)
-    subparsers = parser.add_subparsers(dest="word", required=True, metavar="WORD")
-    found: dict[str, Any] = {}
-    for word, run in WORDS.items():
-        found[word] = subparsers.add_parser(word, help=run.__doc__, description=run.__doc__)
-        if word not in ("benchmark", "key"):
-            found[word].add_argument("--config", type=Path, help="a YAML file instead of config/config.yaml")
-            found[word].add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
-    found["pipeline"].add_argument(
-        "--data", help="CSV or Parquet: a file, a folder, an s3:// key; without it a simulation"
-    )
-    found["pipeline"].add_argument("--only", metavar="PHASE", help="run one phase from what the ones before it left")
-    found["pipeline"].add_argument("--resume", action="store_true", help="go on after the last phase that was finished")
-    found["train"].add_argument("--snapshot", help="the name of a feature snapshot; without it the latest")
-    found["train"].add_argument("--opt-ml", type=Path, default=Path("/opt/ml"), help="SageMaker's folder")
-    found["features"].add_argument("--data", required=True, help="CSV or Parquet: a file, a folder, an s3:// key")
-    found["features"].add_argument("--out", required=True, help="the .parquet or .csv file to write")
-    found["benchmark"].add_argument("--data", required=True, help="the handbook's transactions")
-    found["benchmark"].add_argument(
-        "--choosing", action="store_true", help="on the folds our own features were chosen on"
-    )
-    found["lineage"].add_argument("--version", default="production", help="a number or an alias")
-    found["serve"].add_argument("--host", default="127.0.0.1", help="the address to listen on; others need keys")
-    found["serve"].add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one")
-    found["serve"].add_argument("--workers", type=int, default=1, help="processes; more than one need Redis")
-    found["serve"].add_argument("--sagemaker", action="store_true", help="answer on SageMaker's port 8080 as well")
-    today = datetime.now(UTC).date()
-    found["export"].add_argument("--day", type=date.fromisoformat, default=today, help="such as 2026-01-31; UTC")
-    found["gate"].add_argument("--version", required=True, help="the number of a registered version")
-    found["gate"].add_argument("--who", default=getpass.getuser(), help="who asks; stands in the ledger")
-    found["retrain"].add_argument("--why", default="by hand", help="the reason; stands in the ledger")
-    found["retrain"].add_argument("--force", action="store_true", help="also during a trial or the cool-down")
-    found["watch"].add_argument("--once", action="store_true", help="look once")
-    found["watch"].add_argument("--every", type=float, default=60.0, help="seconds between two looks")
-    found["key"].add_argument("--name", required=True, help="whose key it is")
-    return parser
 
 
 def _settings(words: Words) -> Settings:

@@ -11,6 +11,7 @@ from mlops import settings
 from mlops.access import Serving
 from mlops.release import Plan
 from mlops.settings import Platform
+from mlops.stream import Streaming
 from mlops.values import Duration, Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.data.synthetic import Simulation
@@ -26,7 +27,7 @@ from modules.fraud_detection.src.validation.transform import Step
 from monitoring.drift_check import Monitoring
 
 NAME = "fraud_detection"
-WITHOUT_RESULT = ("platform", "serving", "routing", "gate", "retraining", "monitoring", "release")
+WITHOUT_RESULT = ("platform", "serving", "routing", "gate", "retraining", "monitoring", "release", "streaming")
 """Groups that change no trained model."""
 FILE = Path(__file__).parent / "config" / "config.yaml"
 
@@ -78,6 +79,7 @@ class Settings(Group):
     monitoring: Monitoring = Field(default_factory=Monitoring, description="How it is watched.")
     release: Plan = Field(default_factory=Plan, description="How a candidate comes to production.")
     serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")
+    streaming: Streaming = Field(default_factory=Streaming, description="What the stream worker reads, and how.")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,120 @@
+"""The stream worker, wired: transactions come from a stream, decisions go to the journal and, where asked, on."""
+
+import asyncio
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import BinaryIO, get_args
+
+import msgspec
+
+from mlops import bootstrap, dead_letters, objects, stream
+from mlops.consumer import Consumer
+from mlops.dead_letters import DeadLetter, DeadLetters
+from mlops.errors import NotFound
+from mlops.leases import Leases
+from mlops.ledger import wall
+from mlops.scoring import Decided, Watcher
+from mlops.shard_reading import Handling
+from mlops.stream import Stream
+from mlops.stream_memory import Memory
+from mlops.values import seconds
+from modules.fraud_detection.counting import Counting
+from modules.fraud_detection.decider import MEMORY, Decider
+from modules.fraud_detection.predict import answer
+from modules.fraud_detection.settings import NAME, Settings
+from modules.fraud_detection.src.predictor import Decision
+from modules.fraud_detection.src.utils import logger
+from monitoring.prometheus_metrics import Metrics
+from monitoring.stream_metrics import StreamMetrics
+
+PATIENCE = 60.0
+"""Seconds that a version may take to wake."""
+LINES = 1_000
+"""Lines of standard input that are put at once."""
+
+encode = msgspec.json.Encoder().encode
+
+
+def consume(settings: Settings, metrics_port: int | None, tell: Callable[[str], None]) -> None:
+    """Decide what a stream brings until told to stop, or until it ends. Raises `BadConfiguration` and `NotFound`."""
+    logger.start(settings.data.entities)
+    source = stream.connect(settings.streaming.source)
+    # A name that is wrong is said at once, and not once every few seconds to a log.
+    source.shards()
+    if isinstance(source, Memory):
+        threading.Thread(target=feed, args=(source, sys.stdin.buffer), name="lines", daemon=True).start()
+    asyncio.run(_consume(settings, source, metrics_port, tell))
+
+
+async def _consume(settings: Settings, source: Stream, metrics_port: int | None, tell: Callable[[str], None]) -> None:
+    metrics = Metrics([], get_args(Decision))
+    async with worker(settings, source, metrics) as consumer:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(each, consumer.stop)
+        if metrics_port is not None:
+            tell(f"http://127.0.0.1:{metrics.serve(metrics_port)}/metrics")
+        tell(f"reading {settings.streaming.source} (Ctrl-C stops)")
+        await consumer.run()
+
+
+@asynccontextmanager
+async def worker(settings: Settings, source: Stream, metrics: Metrics) -> AsyncIterator[Consumer]:
+    """A worker on a stream, ready to run.
+
+    Where live state is in its memory, no other may read the stream beside it, and it waits until none does: its past
+    must hold what the one before it decided.
+    """
+    words, alone = settings.streaming, settings.platform.online == MEMORY
+    results = stream.connect(words.results) if words.results else None
+    async with AsyncExitStack() as stack:
+        # What ends with this process leaves no place in it behind.
+        at = settings.platform.journal
+        if isinstance(source, Memory):
+            at = f"sqlite:///{stack.enter_context(objects.scratch())}/leases.db"
+        leases = Leases(at, source.name, seconds(words.lease))
+        stack.callback(leases.close)
+        while alone and await asyncio.to_thread(leases.others):
+            await asyncio.sleep(words.poll)
+        decider = await stack.enter_async_context(deciding(settings, [Counting(metrics)]))
+        letters = DeadLetters(decider.journal.journal, NAME)
+
+        async def put_away(found: Sequence[DeadLetter]) -> None:
+            await decider.journal.keep([dead_letters.entry(NAME, letter) for letter in found])
+
+        def publish(decided: Sequence[Decided]) -> None:
+            if results is not None:
+                results.put([(one.record.key, encode(answer(one))) for one in decided])
+
+        told = StreamMetrics(metrics.registry, letters.count)
+        handling = Handling(decider.scorer.decide, put_away, publish if results else None, told, words.tries, wall)
+        yield Consumer(source, leases, handling, words, alone)
+
+
+@asynccontextmanager
+async def deciding(settings: Settings, watchers: Sequence[Watcher]) -> AsyncIterator[Decider]:
+    """What decides, with a version awake. Raises `NotFound` where none can be woken."""
+    decider = Decider(settings, bootstrap.connect(settings.platform), watchers)
+    await decider.start()
+    try:
+        if not await asyncio.to_thread(decider.live.wait, PATIENCE):
+            raise NotFound(f"nothing can decide: {decider.live.problem}")
+        yield decider
+    finally:
+        await decider.stop()
+
+
+def feed(source: Memory, lines: BinaryIO) -> None:
+    """Put every line into a stream, which ends with the last."""
+    some: list[tuple[str, bytes]] = []
+    for line in lines:
+        if line.strip():
+            some.append(("", line.strip()))
+        # What a person types, or a slow program says, is not kept waiting for more.
+        if len(some) >= LINES or not lines.peek(1):  # type: ignore[attr-defined]
+            source.put(some)
+            some = []
+    source.put(some)
+    source.close()
