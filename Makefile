@@ -11,10 +11,10 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo serve test check format lock clean
+.PHONY: help install run demo serve test check format lambda aws-local lock clean
 
 help:  ## list the words of this Makefile
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 install: .venv/run  ## make .venv from the hash-locked file
 
@@ -40,6 +40,12 @@ check: .venv/dev  ## formatting, lint, types and the direction of imports
 format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+lambda: .venv/run  ## dist/lambda.zip, the function between Kinesis and the scorer
+	$(BIN)/python -m infra.lambda_package
+
+aws-local: .venv/dev  ## the profile aws, end to end, on a local server that speaks AWS's protocols
+	$(BIN)/python -m infra.aws_local
 
 lock:  ## resolve pyproject.toml anew into the hash-locked files; needs uv
 	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups -o requirements/serve.txt

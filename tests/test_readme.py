@@ -13,7 +13,12 @@ from modules.fraud_detection.run_pipeline import PHASES
 from tests.api import serving, settings_of
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "modules").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "modules").rglob("*.md")),
+    ROOT / "infra" / "README.md",
+]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -27,7 +32,7 @@ def test_the_configuration_of_the_readme_is_read_as_printed(tmp_path: Path) -> N
 
 
 def test_every_word_of_the_readme_is_a_word_of_the_module() -> None:
-    words = re.findall(r"python -m modules\.fraud_detection (\w+)", TEXT)
+    words = re.findall(r"python -m modules\.fraud_detection ([\w-]+)", TEXT)
     assert {"pipeline", "train", "features", "benchmark", "lineage", "serve", "verify", "export", "key"} <= set(words)
     assert set(words) <= set(WORDS)
     assert set(re.findall(r"--only (\w+)", TEXT)) <= set(PHASES)
@@ -46,8 +51,8 @@ def test_every_curl_line_of_the_readme_works_as_printed(finished: Job, tmp_path:
 
 
 def test_every_word_of_make_in_the_readme_is_in_the_makefile() -> None:
-    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", TEXT, re.MULTILINE)) <= known
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", TEXT, re.MULTILINE)) <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
