@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from mlops.errors import MlopsError
 from mlops.leases import Lease, Leases
+from mlops.ledger import Overtaken
 from mlops.shard_reading import Handling, ShardReading
 from mlops.stream import Stream, Streaming
 from mlops.values import seconds
@@ -36,7 +37,10 @@ class Consumer:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Read until told to stop, or until every shard has ended; what is being decided then is finished first."""
+        """Read until told to stop, or until every shard has ended; what is being decided then is finished first.
+
+        Raises `Overtaken` where one that must be alone is not.
+        """
         try:
             while not self._stopping.is_set() and not await self._is_over():
                 await self._pause(self._every)
@@ -55,6 +59,8 @@ class Consumer:
         """Renew what is held, begin with what is new, and tell whether nothing will ever come."""
         try:
             held, closed, over = await asyncio.to_thread(self._look)
+        except Overtaken:
+            raise
         except MlopsError as error:
             log.warning("the stream or its leases cannot be looked at", extra={"reason": str(error)})
             return False
@@ -74,10 +80,14 @@ class Consumer:
 
     def _look(self) -> tuple[Sequence[Lease], set[str], bool]:
         """What is held, which shards get no more records, and whether all have ended."""
+        # First what is held: it must not be lost because the stream cannot be asked.
+        self._leases.renew()
+        if self._alone and self._leases.others():
+            raise Overtaken("another worker reads the stream by now, and what it decides is not known here; start anew")
         shards = self._stream.shards()
         self._leases.know(shards, self._since)
         self._leases.take(self._alone)
-        return self._leases.renew(), {shard.id for shard in shards if shard.closed}, self._leases.over()
+        return self._leases.held(), {shard.id for shard in shards if shard.closed}, self._leases.over()
 
     def _begin(self, lease: Lease) -> None:
         words = self._words

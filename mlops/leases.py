@@ -91,11 +91,27 @@ class Leases:
             for row in wanted:
                 self._have(connection, row)
 
+    def take_all(self, shards: Sequence[Shard], since: int | None) -> bool:
+        """Take a whole stream, as `know` and `take` do, and tell whether that worked: nothing is kept of a part."""
+        self.know(shards, since)
+        self.take(alone=True)
+        if self.others():
+            # Two at the same moment may each have got some.
+            self.release()
+            return False
+        self.take(alone=True)
+        return True
+
     def renew(self) -> list[Lease]:
         """Hold for longer what is held and has not ended, and tell what that is."""
         mine = sa.and_(COLUMNS.stream == self._stream, COLUMNS.owner == self.owner)
         with self._connected() as connection:
             connection.execute(table.update().where(mine).values(until=self._now() + self._length))
+        return self.held()
+
+    def held(self) -> list[Lease]:
+        """Tell what is held and has not ended."""
+        with self._connected() as connection:
             rows = self._rows(connection)
         return [Lease(row.shard, row.position, row.since) for row in rows if row.owner == self.owner and not row.ended]
 

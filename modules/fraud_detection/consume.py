@@ -1,6 +1,8 @@
 """The stream worker, wired: transactions come from a stream, decisions go to the journal and, where asked, on."""
 
 import asyncio
+import contextlib
+import random
 import signal
 import sys
 import threading
@@ -13,7 +15,7 @@ import msgspec
 from mlops import bootstrap, dead_letters, objects, stream
 from mlops.consumer import Consumer
 from mlops.dead_letters import DeadLetter, DeadLetters
-from mlops.errors import NotFound
+from mlops.errors import MlopsError, NotFound
 from mlops.leases import Leases
 from mlops.ledger import wall
 from mlops.scoring import Decided, Watcher
@@ -76,9 +78,12 @@ async def worker(settings: Settings, source: Stream, metrics: Metrics) -> AsyncI
             at = f"sqlite:///{stack.enter_context(objects.scratch())}/leases.db"
         leases = Leases(at, source.name, seconds(words.lease))
         stack.callback(leases.close)
-        while alone and await asyncio.to_thread(leases.others):
-            await asyncio.sleep(words.poll)
-        decider = await stack.enter_async_context(deciding(settings, [Counting(metrics)]))
+        if alone:
+            since = wall() if words.start == "LATEST" else None
+            while not await asyncio.to_thread(leases.take_all, source.shards(), since):
+                await asyncio.sleep(random.uniform(0, 2 * words.poll))  # noqa: S311 - parts those who began together
+        async with _kept(leases, seconds(words.lease) / 3):
+            decider = await stack.enter_async_context(deciding(settings, [Counting(metrics)]))
         letters = DeadLetters(decider.journal.journal, NAME)
 
         async def put_away(found: Sequence[DeadLetter]) -> None:
@@ -104,6 +109,23 @@ async def deciding(settings: Settings, watchers: Sequence[Watcher]) -> AsyncIter
         yield decider
     finally:
         await decider.stop()
+
+
+@asynccontextmanager
+async def _kept(leases: Leases, every: float) -> AsyncIterator[None]:
+    """Keep what is held, however long a version takes to wake and to fill its past."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(every)
+            with contextlib.suppress(MlopsError):
+                await asyncio.to_thread(leases.renew)
+
+    task = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def feed(source: Memory, lines: BinaryIO) -> None:

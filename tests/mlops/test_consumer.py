@@ -15,7 +15,7 @@ from mlops.contract import Record, Stamp
 from mlops.dead_letters import DeadLetter
 from mlops.errors import Refused, StorageFailed, Unreachable
 from mlops.leases import Leases
-from mlops.ledger import wall
+from mlops.ledger import Overtaken, wall
 from mlops.records import Page, Shard
 from mlops.scoring import Decided, Outcome
 from mlops.shard_reading import Handling
@@ -305,6 +305,22 @@ def test_a_worker_whose_shard_another_takes_stops_reading_it(desk: Desk) -> None
 
     asyncio.run(scenario())
     assert desk.deciding.decided == KEYS[:7]
+
+
+def test_one_that_must_be_alone_and_is_not_any_more_ends_and_says_so(desk: Desk) -> None:
+    put(desk.stream, KEYS[:5], close=False)
+
+    async def scenario() -> None:
+        with closing(desk.leases()) as leases, closing(desk.leases()) as thief:
+            running = asyncio.create_task(desk.worker(leases, alone=True).run())
+            while len(desk.deciding.decided) < 5:
+                await asyncio.sleep(0.01)
+            leases.release()
+            thief.take()
+            with pytest.raises(Overtaken, match="another worker reads the stream by now"):
+                await asyncio.wait_for(running, PATIENCE)
+
+    asyncio.run(scenario())
 
 
 def test_two_workers_share_the_shards_and_decide_all_once(tmp_path: Path) -> None:

@@ -71,6 +71,30 @@ def test_what_a_dead_worker_held_is_free_when_its_lease_has_ended_and_not_before
     assert {lease.position for lease in two.renew()} == {None}
 
 
+def test_of_several_that_must_be_alone_one_gets_all_and_the_others_nothing(worker: Make) -> None:
+    workers = [worker() for _ in range(4)]
+    ready = threading.Barrier(4)
+    got: list[Leases] = []
+
+    def race(leases: Leases) -> None:
+        ready.wait()
+        got.extend(leases for _ in range(20) if leases.take_all(FOUR, None))
+
+    threads = [threading.Thread(target=race, args=[each]) for each in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    holders = [each for each in workers if held(each)]
+    assert [len(held(each)) for each in holders] in ([], [4])
+    for each in holders:
+        assert each in got
+        each.release()
+    assert workers[0].take_all(FOUR, None)
+    assert not workers[1].take_all(FOUR, None)
+    assert len(held(workers[0])) == 4
+
+
 def test_who_renews_keeps_and_who_was_slow_but_not_robbed_keeps_as_well(worker: Make, clock: Clock) -> None:
     one, two = worker(), worker()
     one.know(FOUR[:1], None)
