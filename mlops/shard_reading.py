@@ -85,8 +85,8 @@ class ShardReading:
         following = self._fetch(reader)
         try:
             while not self._stopping.is_set():
-                page = await following
-                ended = page.ended or (self.closed and not page.records and not page.behind)
+                page, closed = await following
+                ended = page.ended or (closed and not page.records and not page.behind)
                 if page.records and not ended:
                     following = self._fetch(reader)
                 if page.records:
@@ -103,8 +103,13 @@ class ShardReading:
             with contextlib.suppress(MlopsError):
                 await asyncio.to_thread(self._leases.keep, self._lease.shard, self.position)
 
-    def _fetch(self, reader: Reader) -> "asyncio.Task[Page]":
-        return asyncio.create_task(asyncio.to_thread(reader.read, self._batch))
+    def _fetch(self, reader: Reader) -> "asyncio.Task[tuple[Page, bool]]":
+        """Begin to fetch the next page; with it comes whether the shard was closed before, and nothing could follow."""
+
+        async def fetch(closed: bool) -> tuple[Page, bool]:
+            return await asyncio.to_thread(reader.read, self._batch), closed
+
+        return asyncio.create_task(fetch(self.closed))
 
     async def _handle(self, page: Page) -> None:
         handling, shard = self._handling, self._lease.shard

@@ -20,6 +20,8 @@ import boto3
 import polars as pl
 import pytest
 
+from tests.between import running
+
 TYPES = {"Integral": pl.Int64(), "Fractional": pl.Float64(), "String": pl.String()}
 READ = {"Integral": int, "Fractional": float, "String": str}
 ORIGIN = datetime(1970, 1, 1)
@@ -146,14 +148,8 @@ class Runtime:
     @contextmanager
     def open(self) -> Iterator["Runtime"]:
         """Serve until the block ends."""
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
+        with running(self._server):
             yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
 
 @pytest.fixture

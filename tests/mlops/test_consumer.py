@@ -393,6 +393,36 @@ def test_a_stream_that_is_split_and_merged_is_read_parents_first(tmp_path: Path,
     assert desk.deciding.decided[80:] == parts[2]
 
 
+def test_what_comes_between_an_empty_page_and_the_end_of_its_shard_is_not_lost(tmp_path: Path) -> None:
+    """The page behind the first was fetched empty; while that is being decided more comes, and the shard closes."""
+    stream = Resharded(1)
+    desk = Desk(tmp_path, stream)
+    put(stream, ["before"], close=False)
+
+    async def scenario() -> None:
+        desk.deciding.gate = asyncio.Event()
+        with closing(desk.leases()) as leases:
+            worker = desk.worker(leases)
+            running = asyncio.create_task(worker.run())
+            while not desk.deciding.asked or len(desk.heard.held) < 2:
+                await asyncio.sleep(0.01)
+            put(stream, ["between"], close=False)
+            stream.reshard([Shard("next", ("shard-0",))])
+            put(stream, ["after"], close=False)
+            stream.ended.clear()
+            looks = len(desk.heard.held)
+            while len(desk.heard.held) < looks + 2:
+                await asyncio.sleep(0.01)
+            desk.deciding.gate.set()
+            while "after" not in desk.deciding.decided:
+                await asyncio.sleep(0.01)
+            worker.stop()
+            await running
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+    assert desk.deciding.decided == ["before", "between", "after"]
+
+
 def test_leases_that_cannot_be_renewed_for_a_while_stop_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     put(desk.stream, KEYS)
     broken = iter([True, True, False])
