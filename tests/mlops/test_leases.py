@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,22 @@ def test_what_a_dead_worker_held_is_free_when_its_lease_has_ended_and_not_before
     assert held(dead) == []
     assert not dead.keep("s0", "5")
     assert {lease.position for lease in two.renew()} == {None}
+
+
+def test_what_another_took_since_one_looked_is_not_taken_from_it(worker: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = worker(), worker()
+    one.know(FOUR, None)
+    look = two._rows
+
+    def late(connection: Any) -> Any:
+        found = look(connection)
+        monkeypatch.undo()
+        one.take()
+        return found
+
+    monkeypatch.setattr(two, "_rows", late)
+    two.take()
+    assert (len(held(one)), held(two)) == (4, [])
 
 
 def test_of_several_that_must_be_alone_one_gets_all_and_the_others_nothing(worker: Make) -> None:
