@@ -85,7 +85,7 @@ def client(
         with _making:
             return boto3.client(service, region_name=region, config=config)  # type: ignore[call-overload]
     except NoRegionError:
-        raise BadConfiguration(f"{place} is in no region; set AWS_DEFAULT_REGION or write the whole ARN") from None
+        raise BadConfiguration(f"{place} is in no region; set AWS_DEFAULT_REGION") from None
     except (BotoCoreError, ValueError) as error:
         raise BadConfiguration(f"{place}: {_line(error)}") from None
 

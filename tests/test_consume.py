@@ -27,6 +27,9 @@ from tests.api import processes, settings_of
 from tests.redis_server import RedisServer
 from tests.test_predict import transaction
 
+PATIENCE = 120
+"""Seconds that a test may wait for its worker."""
+
 
 def made(name: str, shards: int = 1) -> None:
     client = boto3.client("kinesis")
@@ -109,7 +112,7 @@ def test_answers_go_to_another_stream_and_metrics_tell_what_became_of_each_recor
     settings = streaming(finished, tmp_path, name, streaming={"results": f"kinesis://out-{bucket}"})
     body = transaction("once")
     put(name, [body, b"poison", body, transaction("twice"), transaction("twice", amount=1.0)])
-    metrics = asyncio.run(run_until(settings, 5))
+    metrics = asyncio.run(asyncio.wait_for(run_until(settings, 5), PATIENCE))
     out = stream.connect(f"kinesis://out-{bucket}")
     answers = [json.loads(record.data) for record in out.open(out.shards()[0].id, None, None).read(100).records]
     assert [(said["transaction_id"], said["replayed"]) for said in answers] in (
@@ -164,7 +167,7 @@ def test_a_second_worker_without_redis_waits_and_then_knows_what_the_first_decid
         put(name, [transaction("second", customer_id="c1", timestamp=at(30))])
         await asyncio.wait_for(waiting, 60)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert decided(settings) == [*[f"first-{number}" for number in range(25)], "second"]
     with closing(journal.connect(settings.platform.journal)) as kept:
         last = decode_record(list(kept.since(0))[-1].entry.body)
@@ -195,7 +198,7 @@ def test_with_redis_two_workers_and_the_api_share_one_past(
                 each.stop()
             await asyncio.gather(*running)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     with processes(settings, tmp_path) as (_, client):
         answer = client.post("/predict", transaction("api", customer_id="c3", timestamp=at(30))).body
         assert 6.0 in client.get(f"/decisions/{answer['decision_id']}").body["features"].values()

@@ -242,7 +242,7 @@ def test_a_worker_that_is_stopped_finishes_its_batch_writes_its_place_and_lets_g
             desk.deciding.gate.set()
             await asyncio.wait_for(running, PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert desk.deciding.decided == KEYS[:10]
     # Nothing waits for a lease to end: it was given back.
     assert desk.positions() == {"shard-0": "9"}
@@ -272,7 +272,7 @@ def test_no_more_than_one_batch_is_fetched_ahead_of_what_is_being_decided(desk: 
             desk.deciding.gate.set()
             await asyncio.wait_for(running, PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert desk.deciding.decided == KEYS
 
 
@@ -303,7 +303,7 @@ def test_a_worker_whose_shard_another_takes_stops_reading_it(desk: Desk) -> None
             worker.stop()
             await asyncio.wait_for(running, PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert desk.deciding.decided == KEYS[:7]
 
 
@@ -320,7 +320,7 @@ def test_one_that_must_be_alone_and_is_not_any_more_ends_and_says_so(desk: Desk)
             with pytest.raises(Overtaken, match="another worker reads the stream by now"):
                 await asyncio.wait_for(running, PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_two_workers_share_the_shards_and_decide_all_once(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_two_workers_share_the_shards_and_decide_all_once(tmp_path: Path) -> Non
             put(desk.stream, [str(number) for number in range(200)])
             await asyncio.wait_for(asyncio.gather(*running), PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert sorted(map(int, desk.deciding.decided)) == list(range(200))
 
 
@@ -423,6 +423,36 @@ def test_what_comes_between_an_empty_page_and_the_end_of_its_shard_is_not_lost(t
     assert desk.deciding.decided == ["before", "between", "after"]
 
 
+def test_what_is_held_stays_held_while_nothing_comes_and_the_stream_cannot_be_asked(tmp_path: Path) -> None:
+    class Silent(Memory):
+        asked = 0
+
+        def shards(self) -> Sequence[Shard]:
+            self.asked += 1
+            if self.asked > 2:
+                raise Unreachable("nobody answers")
+            return super().shards()
+
+    stream = Silent()
+    desk = Desk(tmp_path, stream)
+
+    async def scenario() -> None:
+        with closing(desk.leases()) as leases, closing(desk.leases()) as thief:
+            worker = desk.worker(leases)
+            running = asyncio.create_task(worker.run())
+            # Three looks come in the time after which a lease ends.
+            while not leases.held():
+                await asyncio.sleep(0.01)
+            while stream.asked < 10:
+                await asyncio.sleep(0.01)
+                thief.take()
+                assert thief.held() == []
+            worker.stop()
+            await running
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
 def test_leases_that_cannot_be_renewed_for_a_while_stop_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     put(desk.stream, KEYS)
     broken = iter([True, True, False])
@@ -451,5 +481,5 @@ def test_a_stream_that_is_read_from_now_on_leaves_what_was_there(desk: Desk) -> 
             put(desk.stream, KEYS[3:5])
             await asyncio.wait_for(running, PATIENCE)
 
-    asyncio.run(scenario())
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
     assert desk.deciding.decided == KEYS[3:5]

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import boto3
 import pytest
 
-from mlops import stream
+from mlops import stream, stream_kinesis
 from mlops.errors import BadConfiguration, NotFound, StorageFailed, Unreachable
 from mlops.records import Page, Record, Shard
 from mlops.stream import Stream
@@ -170,6 +171,28 @@ def test_an_iterator_that_is_too_old_is_made_anew_and_no_record_is_lost_or_doubl
 
     monkeypatch.setattr(client, "get_records", get_records)
     assert data(reader.read(10).records) == [b"2", b"3", b"4"]
+
+
+def test_records_that_are_not_taken_are_put_again_and_no_others(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = made(f"busy-{bucket}", 1)
+    monkeypatch.setattr(stream_kinesis, "PAUSE", 0)
+    client = opened._client  # type: ignore[attr-defined]
+    real, refusals = client.put_records, iter([{0, 3}, set(range(2)), set()])
+
+    def put_records(StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 - AWS's names
+        refused = next(refusals)
+        some = [record for place, record in enumerate(Records) if place not in refused]
+        taken = iter(real(StreamName=StreamName, Records=some)["Records"] if some else [])
+        said = {"ErrorCode": "ProvisionedThroughputExceededException"}
+        return {"Records": [said if place in refused else next(taken) for place in range(len(Records))]}
+
+    monkeypatch.setattr(client, "put_records", put_records)
+    opened.put([("k", b"%d" % number) for number in range(5)])
+    (records,) = everything(opened).values()
+    assert data(records) == [b"1", b"2", b"4", b"0", b"3"]
+    refusals = iter([{0}] * stream_kinesis.TRIES)
+    with pytest.raises(StorageFailed, match="takes no records: ProvisionedThroughputExceededException"):
+        opened.put([("k", b"never")])
 
 
 def test_what_is_not_there_or_not_reached_is_one_clear_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
