@@ -10,7 +10,7 @@ from monitoring.drift_report import DRIFTED, DriftReport
 class DriftMetrics:
     """What the scheduler of any number of modules knows, served over HTTP."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         # The client decides when it is imported how it counts; a scheduler counts for itself.
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
 
@@ -28,7 +28,7 @@ class DriftMetrics:
         )
         self._alerts = Gauge("alerts_open", "Alarms that go on.", ["module", "kind"], registry=registry)
         self._weight = Gauge("traffic_weight", "The share of each arm.", ["module", "arm"], registry=registry)
-        self._server = start_http_server(port, "127.0.0.1", registry)[0]
+        self._server = start_http_server(port, host, registry)[0]
 
     @property
     def port(self) -> int:

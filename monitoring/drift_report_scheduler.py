@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = sorted(path.parts[-3] for path in MODULES.glob("*/config/config.yaml"))
         names = [words.module] if words.module else found
-        metrics = None if words.port is None else DriftMetrics(words.port)
+        metrics = None if words.metrics_port is None else DriftMetrics(words.metrics_port, words.metrics_host)
         schedulers = [Scheduler(_module(name, words), _starter(name, words), metrics) for name in names]
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -218,7 +218,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift_report_scheduler", description=__doc__)
     parser.add_argument("--module", help="only this one; without it every folder in modules/ with a configuration")
     parser.add_argument("--once", action="store_true", help="do what is due and end")
-    parser.add_argument("--port", type=int, help="serve metrics for Prometheus there, on this machine alone")
+    parser.add_argument("--metrics-port", type=int, help="serve metrics for Prometheus here")
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="the address that they are served at")
     parser.add_argument("--config", type=Path, help="a YAML file instead of the module's config/config.yaml")
     parser.add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")
     return parser

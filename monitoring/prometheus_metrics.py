@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mlops.traffic import PRODUCTION
+
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 BUCKETS = (
     0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.008, 0.012, 0.016, 0.025, 0.04, 0.06, 0.1, 0.25, 1, 5,
@@ -97,6 +99,9 @@ class Metrics:
             known = decision if decision in self._decisions else OTHER
             self._decided.labels(arm, str(version), known).inc(len(took))
             self._misses.inc(len(took))
+            if arm != PRODUCTION:
+                # It is there with 0 before the candidate fails, so that the first failure is a rise.
+                self._failed.labels(str(version))
             observe = self._decision_seconds.labels(arm, str(version)).observe
             for each in took:
                 observe(each)
@@ -137,11 +142,11 @@ class Metrics:
             self._model.labels(*served).set(1)
             self._served = served
 
-    def serve(self, port: int) -> int:
+    def serve(self, port: int, host: str = "127.0.0.1") -> int:
         """Serve what one process counts at a port of this machine, 0 for a free one, and return which it is."""
         from prometheus_client import start_http_server
 
-        return int(start_http_server(port, "127.0.0.1", self.registry)[0].server_port)
+        return int(start_http_server(port, host, self.registry)[0].server_port)
 
     def exposition(self) -> bytes:
         """Everything counted so far, in all workers, as Prometheus reads it."""

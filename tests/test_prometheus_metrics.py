@@ -55,6 +55,24 @@ def test_a_batch_is_counted_once_in_each_family(metrics: Metrics) -> None:
     assert found['candidate_failures_total{version="4"}'] == 2
 
 
+def test_a_candidate_that_decides_has_a_count_of_failures_before_it_fails(metrics: Metrics) -> None:
+    """A count that appears with its first failure shows no rise, and an alert would sleep through it."""
+    metrics.predicted(
+        [200, 200], [0.001] * 2, 0, 0, {("production", 3, "approve"): [0.001], ("canary", 4, "approve"): [0.1]}
+    )
+    found = values(metrics.exposition())
+    assert found['candidate_failures_total{version="4"}'] == 0
+    assert 'candidate_failures_total{version="3"}' not in found
+
+
+def test_a_failed_explanation_is_ours_and_a_wrong_request_is_the_callers(metrics: Metrics) -> None:
+    for status in (200, 422, 500):
+        metrics.answered("/explain", status, 0.1)
+    found = values(metrics.exposition())
+    assert [found[f'explain_requests_total{{status="{status}"}}'] for status in (200, 422, 500)] == [1, 1, 1]
+    assert found['request_errors_total{kind="failed"}'] == found['request_errors_total{kind="refused"}'] == 1
+
+
 def test_explanations_are_counted_apart(metrics: Metrics) -> None:
     metrics.answered("/explain", 200, 0.5)
     metrics.answered("/explain", 404, 0.1)

@@ -109,7 +109,8 @@ def consume(words: Words) -> None:
     given = {"source": words.stream, "start": words.start}
     changed = {"streaming": {name: value for name, value in given.items() if value is not None}}
     read = settings.read(words.config, words.profile, os.environ, changed)
-    consume.consume(read, words.metrics_port, partial(print, flush=True))
+    metrics = None if words.metrics_port is None else (words.metrics_host, words.metrics_port)
+    consume.consume(read, metrics, partial(print, flush=True))
 
 
 def replay_dlq(words: Words) -> int:

@@ -37,27 +37,33 @@ PATIENCE = 60.0
 LINES = 1_000
 """Lines of standard input that are put at once."""
 
+Address = tuple[str, int]
+
 encode = msgspec.json.Encoder().encode
 
 
-def consume(settings: Settings, metrics_port: int | None, tell: Callable[[str], None]) -> None:
-    """Decide what a stream brings until told to stop, or until it ends. Raises `BadConfiguration` and `NotFound`."""
+def consume(settings: Settings, metrics: Address | None, tell: Callable[[str], None]) -> None:
+    """Decide what a stream brings until told to stop, or until it ends; serve metrics at an address, 0 a free port.
+
+    Raises `BadConfiguration` and `NotFound`.
+    """
     logger.start(settings.data.entities)
     source = stream.connect(settings.streaming.source)
     # A name that is wrong is said at once, and not once every few seconds to a log.
     source.shards()
     if isinstance(source, Memory):
         threading.Thread(target=feed, args=(source, sys.stdin.buffer), name="lines", daemon=True).start()
-    asyncio.run(_consume(settings, source, metrics_port, tell))
+    asyncio.run(_consume(settings, source, metrics, tell))
 
 
-async def _consume(settings: Settings, source: Stream, metrics_port: int | None, tell: Callable[[str], None]) -> None:
+async def _consume(settings: Settings, source: Stream, at: Address | None, tell: Callable[[str], None]) -> None:
     metrics = Metrics([], get_args(Decision))
     async with worker(settings, source, metrics) as consumer:
         for each in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(each, consumer.stop)
-        if metrics_port is not None:
-            tell(f"http://127.0.0.1:{metrics.serve(metrics_port)}/metrics")
+        if at is not None:
+            host, port = at
+            tell(f"http://{host}:{metrics.serve(port, host)}/metrics")
         tell(f"reading {settings.streaming.source} (Ctrl-C stops)")
         await consumer.run()
 

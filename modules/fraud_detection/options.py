@@ -64,6 +64,7 @@ def _streaming(words: Parsers) -> None:
         "--from", dest="start", choices=get_args(Start), help="where to begin in a stream that was never read"
     )
     words["consume"].add_argument("--metrics-port", type=int, help="serve metrics for Prometheus here; 0: a free port")
+    words["consume"].add_argument("--metrics-host", default="127.0.0.1", help="the address that they are served at")
     what = words["replay-dlq"].add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="show the letters that wait")
     what.add_argument("--out", type=Path, help="write them to this file as lines of JSON, to be mended")
