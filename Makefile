@@ -3,6 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 FULL := modules/fraud_detection/requirements.txt
 DEV := requirements/dev.txt
+SERVE := requirements/serve.txt
+TOOLS := .venv-tools/bin
+SUDO = $(shell [ $$(id -u) = 0 ] || echo sudo)
+# A lock file does not say what needs what, and the program warns of it each time.
+SBOM = PYTHONWARNINGS=ignore $(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
+SCRIPTS = .ci/run $(wildcard infra/*.sh infra/*/*.sh)
 MODULE := $(BIN)/python -m modules.fraud_detection
 
 ifneq (,$(wildcard .env))
@@ -11,7 +17,9 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo serve test check format lambda aws-local lock clean
+.PHONY: help install run demo serve test infra-test monitoring-test images-test check workflow-check docker-check \
+    secrets-scan audit sbom format lambda aws-local images push train-on-sagemaker tools monitoring-servers \
+    terraform-providers lock clean
 
 help:  ## list the words of this Makefile
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -31,11 +39,42 @@ serve: .venv/run  ## the API on port 8000; trains first if there is no productio
 test: .venv/dev  ## the tests, with coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
-check: .venv/dev  ## formatting, lint, types and the direction of imports
+infra-test: .venv/dev .venv-tools/done lambda  ## Terraform: rules, plans, mutants, and a life on a local AWS
+	$(BIN)/python -m pytest -m infra tests/terraform
+
+monitoring-test: .venv/dev  ## Prometheus, Alertmanager and the dashboards, on real traffic
+	$(BIN)/python -m monitoring.dashboards --check
+	$(BIN)/python -m pytest -m monitoring tests/monitoring_stack
+
+images-test: .venv/dev  ## both images and the whole stack, for real; needs a Docker engine
+	$(BIN)/python -m pytest -m images tests/images tests/stack
+
+check: .venv/dev  ## formatting, lint, types, the direction of imports, shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck $(SCRIPTS)
+
+workflow-check: .venv-tools/done  ## GitHub's workflow and pre-commit's hooks: schemas, security
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/train.yml
+	$(TOOLS)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(TOOLS)/zizmor --offline --quiet --pedantic --strict-collection .
+
+docker-check: .venv-tools/done  ## the Dockerfile
+	$(TOOLS)/hadolint modules/fraud_detection/Dockerfile
+
+secrets-scan: .venv-tools/done  ## nothing that git holds, or is about to, is a secret
+	@git rev-parse --is-inside-work-tree >/dev/null
+	git ls-files -z --cached --others --exclude-standard | xargs -0 $(TOOLS)/detect-secrets-hook --no-verify --baseline .secrets.baseline
+
+audit: .venv-tools/done  ## known vulnerabilities of what is locked; asks pypi.org
+	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off $(addprefix --requirement ,$(SERVE) $(FULL) $(DEV))
+
+sbom: .venv-tools/done  ## dist/sbom-serve.json and dist/sbom-train.json: what is locked for the images, in CycloneDX
+	@mkdir -p dist
+	$(SBOM) $(SERVE) --outfile dist/sbom-serve.json
+	$(SBOM) $(FULL) --outfile dist/sbom-train.json
 
 format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff format .
@@ -47,13 +86,35 @@ lambda: .venv/run  ## dist/lambda.zip, the function between Kinesis and the scor
 aws-local: .venv/dev  ## the profile aws, end to end, on a local server that speaks AWS's protocols
 	$(BIN)/python -m infra.aws_local
 
+images:  ## the images fraud-train and fraud-serve of this commit; needs a Docker engine
+	for target in train serve; do \
+	    docker build --file modules/fraud_detection/Dockerfile --target $$target --tag fraud-$$target:local \
+	        --build-arg GIT_COMMIT=$$(git rev-parse HEAD) . || exit 1; \
+	done
+
+push:  ## the images of this commit to ECR
+	infra/ecr_push.sh
+
+# The credentials of the workflow hold for an hour.
+train-on-sagemaker: .venv/run  ## a training job from the latest snapshot in the bucket; costs money
+	$(BIN)/python infra/start_sagemaker_training.py --module fraud_detection --wait --timeout 45m
+
+tools: .venv-tools/done  ## .venv-tools: what looks at files and is no part of the program
+
+monitoring-servers:  ## install what monitoring-test runs, on Debian and Ubuntu
+	$(SUDO) apt-get update
+	$(SUDO) apt-get install --yes --no-install-recommends prometheus prometheus-alertmanager prometheus-node-exporter
+
+terraform-providers:  ## fetch the provider into var/terraform-providers, for infra-test
+	terraform -chdir=terraform providers mirror $(CURDIR)/var/terraform-providers
+
 lock:  ## resolve pyproject.toml anew into the hash-locked files; needs uv
 	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups -o requirements/serve.txt
 	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups --group train -o $(FULL)
 	uv export --quiet --no-emit-project --no-header --no-annotate --no-default-groups --group train --group dev -o $(DEV)
 
 clean:  ## remove the environment and everything that was made
-	rm -rf .venv var .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-tools dist var .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
@@ -65,4 +126,9 @@ clean:  ## remove the environment and everything that was made
 
 .venv/dev: .venv/run $(DEV)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $(DEV)
+	@touch $@
+
+.venv-tools/done: requirements/tools.txt
+	$(PYTHON) -m venv .venv-tools
+	$(TOOLS)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/tools.txt
 	@touch $@

@@ -20,7 +20,7 @@ from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
-from tests.services import missing
+from tests.services import DATA, missing
 
 pytest_plugins = [
     "tests.between", "tests.feature_store_runtime", "tests.lived", "tests.postgres_server", "tests.redis_server",
@@ -109,5 +109,5 @@ def shared(name: str) -> Path:
     """A file of the shared data beside the project; where there is none the test is skipped, and in CI it fails."""
     path = SHARED / name
     if not path.exists():
-        missing(f"{name} is not beside the project")
+        missing(f"{name} is not beside the project", DATA)
     return path

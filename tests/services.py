@@ -5,9 +5,9 @@ from typing import NoReturn
 
 import pytest
 
-REQUIRED = "MLOPS_TEST_REQUIRE_SERVICES"
+SERVICES, DATA = "MLOPS_TEST_REQUIRE_SERVICES", "MLOPS_TEST_REQUIRE_DATA"
 
 
-def missing(reason: str) -> NoReturn:
-    """Skip the test, or fail it where everything must be there."""
-    (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(reason)
+def missing(reason: str, required: str = SERVICES) -> NoReturn:
+    """Skip the test, or fail it where everything of its kind must be there."""
+    (pytest.fail if os.environ.get(required) else pytest.skip)(reason)

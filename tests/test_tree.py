@@ -47,6 +47,7 @@ PATHS = [
     "tests/test_train.py",
     "tests/test_data_validation.py",
     ".env.template",
+    ".github/workflows/train.yml",
     "notebooks/fraud_eda.ipynb",
     "README.md",
 ]
