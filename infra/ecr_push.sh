@@ -80,7 +80,7 @@ push() {
     export BUILDX_NO_DEFAULT_ATTESTATIONS=1
     local build=(
         docker build --platform linux/amd64 --file "$dockerfile" --target "$target"
-        --label "org.opencontainers.image.revision=$commit" --tag "$uri:$commit" -
+        --build-arg "GIT_COMMIT=$commit" --tag "$uri:$commit" -
     )
     if [[ -n $dry_run ]]; then
         show git archive "$commit" "|" "${build[@]}"

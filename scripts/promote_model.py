@@ -1,7 +1,6 @@
 """python scripts/promote_model.py: put a version into production, on trial, or take it back; show all that was done."""
 
 import argparse
-import getpass
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mlops import bootstrap, settings
+from mlops import bootstrap, caller, settings
 from mlops.errors import BadInput, MlopsError
 from mlops.ledger import Done
 from mlops.releases import Releases
@@ -137,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     act.add_argument("--at", type=datetime.fromisoformat, help="say who answered at this time (UTC)")
     parser.add_argument("--weight", type=float, default=0.05, help="the share of entities, from 0 to 1")
     parser.add_argument("--force", action="store_true", help="past the gate; needs --why")
-    parser.add_argument("--who", default=getpass.getuser(), help="your name; stands in the ledger")
+    parser.add_argument("--who", default=caller.name(), help="your name; stands in the ledger")
     parser.add_argument("--why", default="", help="the reason; stands in the ledger")
     parser.add_argument("--config", type=Path, help="a YAML file instead of the module's config/config.yaml")
     parser.add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from polars.testing import assert_frame_equal
 
-from modules.fraud_detection import settings
+from modules.fraud_detection import __main__, settings
 from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import FILE
@@ -36,6 +36,15 @@ def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert len(lines) == 1, lines
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+def test_a_word_that_needs_what_is_not_installed_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The image that serves has no training packages, and can be given the word `train` all the same."""
+    monkeypatch.setitem(__main__.WORDS, "train", lambda _: __import__("not_installed_here"))
+    said = failure(["train"], capsys)
+    assert said.startswith("error: 'train' needs not_installed_here, which is not installed here; use the image fraud-")
 
 
 def test_features_writes_the_id_and_every_feature_one_row_per_input_row_in_input_order(

@@ -42,6 +42,7 @@ PATHS = [
     "monitoring/drift_report_scheduler.py",
     "scripts/promote_model.py",
     "tests/test_predict.py",
+    f"{MODULE}/Dockerfile",
     f"{MODULE}/requirements.txt",
     "modules/complaint_triage/README.md",
     "tests/test_train.py",

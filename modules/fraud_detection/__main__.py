@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MlopsError as error:
         print(f"error: {logger.masked(str(error))}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as missing:
+        way = "use the image fraud-train, or make install"
+        print(f"error: '{words.word}' needs {missing.name}, which is not installed here; {way}", file=sys.stderr)
+        return 1
 
 
 def pipeline(words: Words) -> None:

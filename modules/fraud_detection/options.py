@@ -1,13 +1,13 @@
 """The options of every word of `python -m modules.fraud_detection`."""
 
 import argparse
-import getpass
 import os
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import get_args
 
+from mlops import caller
 from mlops.stream import Start
 
 Parsers = Mapping[str, argparse.ArgumentParser]
@@ -70,7 +70,7 @@ def _streaming(words: Parsers) -> None:
     what.add_argument("--out", type=Path, help="write them to this file as lines of JSON, to be mended")
     what.add_argument("--mended", type=Path, help="decide the lines of this file")
     what.add_argument("--drop", metavar="ID", help="throw a letter away; needs --why")
-    words["replay-dlq"].add_argument("--who", default=getpass.getuser(), help="who drops it; stands in the journal")
+    words["replay-dlq"].add_argument("--who", default=caller.name(), help="who drops it; stands in the journal")
     words["replay-dlq"].add_argument("--why", default="", help="the reason; stands in the journal")
 
 
@@ -86,7 +86,7 @@ def _sharing(words: Parsers) -> None:
 
 def _watching(words: Parsers) -> None:
     words["gate"].add_argument("--version", required=True, help="the number of a registered version")
-    words["gate"].add_argument("--who", default=getpass.getuser(), help="who asks; stands in the ledger")
+    words["gate"].add_argument("--who", default=caller.name(), help="who asks; stands in the ledger")
     words["retrain"].add_argument("--why", default="by hand", help="the reason; stands in the ledger")
     words["retrain"].add_argument("--force", action="store_true", help="also during a trial or the cool-down")
     words["watch"].add_argument("--once", action="store_true", help="look once")

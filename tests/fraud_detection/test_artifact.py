@@ -118,6 +118,21 @@ print(predictor.explain(table.head(1))[0][0].text)
     assert float(done.stdout.splitlines()[0]) == pytest.approx(expected, abs=1e-9)
 
 
+def test_opening_a_version_leaves_no_trace_for_the_maker_of_its_runtime(folder: Path, tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from modules.fraud_detection.src.models.artifact import Artifact
+Artifact.open(Path({str(folder)!r}))
+"""
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_"))}
+    subprocess.run(
+        [sys.executable, "-c", program], env={**environment, "PYTHONPATH": str(ROOT), "HOME": str(home)}, check=True
+    )
+    assert not [path for path in home.rglob("*") if "onnxruntime" in str(path).lower()]
+
+
 def test_the_order_and_the_company_of_rows_change_no_answer(folder: Path, table: pl.DataFrame) -> None:
     predictor = Predictor.wake(folder)
     together = predictor.predict(table)

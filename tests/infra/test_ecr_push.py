@@ -124,7 +124,7 @@ def test_both_images_are_built_from_the_commit_and_pushed_under_its_hash(checkou
         assert words[words.index("--tag") + 1] == name
         assert words[words.index("--file") + 1] == DOCKERFILE
         assert words[words.index("--platform") + 1] == "linux/amd64"
-        assert f"org.opencontainers.image.revision={checkout.head}" in words
+        assert f"GIT_COMMIT={checkout.head}" in words
         assert words[-1] == "-"
     order = [one["word"] for one in checkout.called if one["word"] != "describe-images"]
     logged_in = ["describe-repositories", "get-login-password", "login"]

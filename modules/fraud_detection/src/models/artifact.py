@@ -1,14 +1,14 @@
 """A trained model as a folder of data files, each checked by its hash before anything reads it."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import onnxruntime
 from pydantic import ValidationError
 
 from mlops import manifest
@@ -22,6 +22,9 @@ from modules.fraud_detection.src.models.base_model import BaseModel, Floats, Mat
 from modules.fraud_detection.src.models.encoder import Encoder
 from modules.fraud_detection.src.validation.limits import Validation
 from modules.fraud_detection.src.validation.transform import Step
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 ONNX, CARD, PROFILE, CANNED, REFERENCE = "model.onnx", "card.json", "profile.json", "canned.json", "reference.json"
 FILES = frozenset({ONNX, CARD, PROFILE, CANNED, REFERENCE})
@@ -66,7 +69,7 @@ class Artifact:
     canned: Canned
     hash: str
     model: BaseModel
-    session: onnxruntime.InferenceSession
+    session: "onnxruntime.InferenceSession"
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -125,13 +128,17 @@ def write(
         return manifest.write(folder)
 
 
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
+def _session(graph: bytes) -> "onnxruntime.InferenceSession":
+    # It tells its maker of every session unless it is told not to before it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     # One thread answers one row fastest, and adds up the trees in one order.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _score(session: onnxruntime.InferenceSession, matrix: Matrix) -> Floats:
+def _score(session: "onnxruntime.InferenceSession", matrix: Matrix) -> Floats:
     scores: Floats = session.run(["probability"], {"features": matrix})[0][:, 0].astype(np.float64)
     return scores

@@ -1,6 +1,7 @@
 """Which code made something: the git revision where there is one, and the hash of the module's own source."""
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,12 +9,12 @@ MODULE = Path(__file__).parents[2]
 
 
 def git() -> str:
-    """The commit, with `-dirty` where the files differ from it; `unknown` outside a checkout."""
+    """The commit, `-dirty` where the files differ from it; in an image the one it was built from; else `unknown`."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=MODULE, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("GIT_COMMIT", "unknown")
     return done.stdout.strip()
 
 
