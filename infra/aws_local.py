@@ -136,7 +136,9 @@ def create(local: Local, redis: str) -> None:
     topic = sns.create_topic(Name=NAME)["TopicArn"]
     queue = sqs.create_queue(QueueName=NAME)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    # The queue takes what a module says, and no alarm that is for people: those have no name of one.
+    named = {"FilterPolicy": json.dumps({"name": [{"exists": True}]})}
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=named)
     for name in REPOSITORIES:
         local.client("ecr").create_repository(repositoryName=name)
     local.client("secretsmanager").create_secret(Name=SECRET, SecretString=redis)

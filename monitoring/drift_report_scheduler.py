@@ -134,9 +134,11 @@ class Scheduler:
 
     def _hear(self, drifted: bool) -> None:
         """Retrain for what was raised; and again after each check that finds it still."""
-        heard = [alert for alert in self._inbox.receive(0) if alert.kind == "drift"]
-        for alert in heard:
-            if self._retrain(alert) in ANSWERS:
+        received = self._inbox.receive(0)
+        heard = [alert for alert in received if alert.kind == "drift"]
+        for alert in received:
+            # Only drift asks for something here; what else is raised is for people, who hear it over the sinks.
+            if alert.kind != "drift" or self._retrain(alert) in ANSWERS:
                 self._inbox.done(alert)
         going_on = [alert for alert in self._alarms.open() if alert.kind == "drift"]
         if drifted and not heard and going_on:

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
+import os
 import random
 import signal
+import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,8 +20,9 @@ from benchmarks import stream_kills
 from mlops import journal, stream
 from mlops.dead_letters import DeadLetters
 from mlops.labels import DECISION, decode_record
+from mlops.stream_memory import Memory
 from modules.fraud_detection import __main__ as module
-from modules.fraud_detection.consume import worker
+from modules.fraud_detection.consume import feed, worker
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.predictor import Decision
@@ -241,6 +245,25 @@ def poisoned(finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """One decision and two dead letters, from lines of standard input, with an empty one and one without an end."""
     bodies = [json.dumps(transaction("good")).encode(), b"", b"\xff not text", b'{"transaction_id": "bad"}']
     yield lines_of(finished, tmp_path, monkeypatch, b"\n".join(bodies))
+
+
+def test_a_line_is_put_when_it_has_come_and_not_with_the_next() -> None:
+    comes_from, goes_to = os.pipe()
+    source = Memory()
+    with os.fdopen(comes_from, "rb") as lines:
+        feeding = threading.Thread(target=feed, args=(source, lines))
+        feeding.start()
+        for text, there in ((b"one\ntw", [b"one"]), (b"o\n\n", [b"one", b"two"]), (b" last", [b"one", b"two"])):
+            os.write(goes_to, text)
+            stream_kills.awaited(partial(has, source, there))
+        os.close(goes_to)
+        feeding.join()
+    assert has(source, [b"one", b"two", b"last"])
+    assert source.page("shard-0", 0, 10).ended
+
+
+def has(source: Memory, lines: Sequence[bytes]) -> bool:
+    return [record.data for record in source.page("shard-0", 0, 10).records] == lines
 
 
 def test_lines_of_standard_input_are_decided_until_they_end(poisoned: Settings) -> None:

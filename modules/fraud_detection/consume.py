@@ -8,7 +8,8 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import BinaryIO, get_args
+from io import BufferedReader
+from typing import cast, get_args
 
 import msgspec
 
@@ -34,8 +35,8 @@ from monitoring.stream_metrics import StreamMetrics
 
 PATIENCE = 60.0
 """Seconds that a version may take to wake."""
-LINES = 1_000
-"""Lines of standard input that are put at once."""
+AT_ONCE = 1 << 20
+"""Bytes of standard input that are read at once."""
 
 Address = tuple[str, int]
 
@@ -52,7 +53,8 @@ def consume(settings: Settings, metrics: Address | None, tell: Callable[[str], N
     # A name that is wrong is said at once, and not once every few seconds to a log.
     source.shards()
     if isinstance(source, Memory):
-        threading.Thread(target=feed, args=(source, sys.stdin.buffer), name="lines", daemon=True).start()
+        lines = cast(BufferedReader, sys.stdin.buffer)
+        threading.Thread(target=feed, args=(source, lines), name="lines", daemon=True).start()
     asyncio.run(_consume(settings, source, metrics, tell))
 
 
@@ -134,15 +136,11 @@ async def _kept(leases: Leases, every: float) -> AsyncIterator[None]:
         task.cancel()
 
 
-def feed(source: Memory, lines: BinaryIO) -> None:
-    """Put every line into a stream, which ends with the last."""
-    some: list[tuple[str, bytes]] = []
-    for line in lines:
-        if line.strip():
-            some.append(("", line.strip()))
-        # What a person types, or a slow program says, is not kept waiting for more.
-        if len(some) >= LINES or not lines.peek(1):  # type: ignore[attr-defined]
-            source.put(some)
-            some = []
-    source.put(some)
+def feed(source: Memory, lines: BufferedReader) -> None:
+    """Put every line into a stream when it has come, for a person who types waits for no next one; then end it."""
+    rest = b""
+    while some := lines.read1(AT_ONCE):
+        *whole, rest = (rest + some).split(b"\n")
+        source.put([("", line.strip()) for line in whole if line.strip()])
+    source.put([("", rest.strip())] if rest.strip() else [])
     source.close()
