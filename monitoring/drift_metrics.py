@@ -1,10 +1,11 @@
 """The metrics of the watching side, for Prometheus: the latest check of each module, its open alarms, its traffic."""
 
 from collections.abc import Iterable
+from datetime import UTC
 
 from mlops.alerts import Alert
 from mlops.traffic import Traffic
-from monitoring.drift_report import DRIFTED, DriftReport
+from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
 
 
 class DriftMetrics:
@@ -17,6 +18,7 @@ class DriftMetrics:
         registry = CollectorRegistry()
         self._psi = Gauge("drift_psi", "Of each column, in the latest check.", ["module", "column"], registry=registry)
         self._drifted = Gauge("drift_detected", "1 where the latest check found drift.", ["module"], registry=registry)
+        self._judged = Gauge("drift_judged", "0 where it had too few rows to tell.", ["module"], registry=registry)
         self._checked = Gauge(
             "drift_check_timestamp_seconds", "When the latest check was due.", ["module"], registry=registry
         )
@@ -41,7 +43,9 @@ class DriftMetrics:
         for column in [*report.columns, *([report.prediction] if report.prediction is not None else [])]:
             self._psi.labels(name, column.name).set(column.psi or 0.0)
         self._drifted.labels(name).set(report.verdict == DRIFTED)
-        self._checked.labels(name).set(report.until.timestamp())
+        self._judged.labels(name).set(report.verdict != TOO_FEW)
+        # It is UTC without saying so, and a host may keep another time.
+        self._checked.labels(name).set(report.until.replace(tzinfo=UTC).timestamp())
         expected = None if report.estimated is None else report.estimated.expected
         for gauge, found in ((self._estimated, expected), (self._realised, report.realised)):
             if found is not None and found.average_precision is not None:

@@ -3,11 +3,16 @@
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from monitoring.drift_metrics import DriftMetrics
+from monitoring.drift_report import TOO_FEW, DriftReport, Verdict
 from monitoring.prometheus_metrics import Metrics
 from tests.conftest import ROOT
 
@@ -103,6 +108,31 @@ def test_what_is_served_is_one_series_with_one(metrics: Metrics) -> None:
     found = {name: value for name, value in values(metrics.exposition()).items() if name.startswith("model_info")}
     assert sum(found.values()) == 1
     assert found[f'model_info{{hash="{"b" * 16}",name="fraud_detection",version="2"}}'] == 1
+
+
+@pytest.mark.parametrize(("verdict", "detected", "judged"), [("drifted", 1, 1), ("stable", 0, 1), (TOO_FEW, 0, 0)])
+def test_a_check_tells_no_drift_from_too_little_to_tell_and_its_time_on_any_host(
+    monkeypatch: pytest.MonkeyPatch, verdict: Verdict, detected: int, judged: int
+) -> None:
+    until = datetime(2025, 2, 1, 2)
+    report = DriftReport("fraud", 3, "1f0c", until - timedelta(days=7), until, 1, 600, verdict, "", [])
+    metrics = DriftMetrics(0)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    metrics.checked(report)
+    monkeypatch.undo()
+    time.tzset()
+    with urllib.request.urlopen(f"http://127.0.0.1:{metrics.port}/metrics") as answer:
+        found = values(answer.read())
+    metrics.close()
+    assert (found['drift_detected{module="fraud"}'], found['drift_judged{module="fraud"}']) == (detected, judged)
+    assert found['drift_check_timestamp_seconds{module="fraud"}'] == until.replace(tzinfo=UTC).timestamp()
+
+
+def test_metrics_are_served_where_they_are_asked_to_be(metrics: Metrics) -> None:
+    for host in ("127.0.0.1", "127.0.0.2"):
+        with urllib.request.urlopen(f"http://{host}:{metrics.serve(0, host)}/metrics") as answer:
+            assert b"predict_requests_total" in answer.read()
 
 
 WORKER = """

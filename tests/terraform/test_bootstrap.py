@@ -133,7 +133,8 @@ def test_a_machine_becomes_the_node(machine: Machine) -> None:
     assert "usermod --append --groups docker ubuntu" in machine.calls
     assert (machine.root / HOME / ".env").read_text().splitlines() == [
         "PROFILE=aws", "COMPOSE_PROFILES=", "LOCAL_AWS=", "BIND_ADDRESS=0.0.0.0", "AWS_REGION=eu-west-1",
-        "PUBLIC_HOST=198.51.100.9", "BUCKET=mlops-fraud-dev", "ALERTS_TOPIC_ARN=arn:aws:sns:eu-west-1:123456789012:mlops-alerts",
+        "PUBLIC_HOST=198.51.100.9", "BUCKET=mlops-fraud-dev",
+        "ALERTS_TOPIC_ARN=arn:aws:sns:eu-west-1:123456789012:mlops-alerts",
     ]  # fmt: skip
     unit = (machine.root / "etc/systemd/system/mlops-platform.service").read_text()
     assert "ExecStart=/usr/bin/make up" in unit
