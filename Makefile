@@ -10,6 +10,8 @@ SUDO = $(shell [ $$(id -u) = 0 ] || echo sudo)
 SBOM = PYTHONWARNINGS=ignore $(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
 SCRIPTS = .ci/run $(wildcard infra/*.sh infra/*/*.sh)
 MODULE := $(BIN)/python -m modules.fraud_detection
+COMPOSE ?= docker compose --env-file .env --file infra/compose.yaml
+export GIT_COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
 ifneq (,$(wildcard .env))
 include .env
@@ -17,9 +19,9 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo serve test infra-test monitoring-test images-test check workflow-check docker-check \
-    secrets-scan audit sbom format lambda aws-local images push train-on-sagemaker tools monitoring-servers \
-    terraform-providers lock clean
+.PHONY: help install run demo serve up stack down test infra-test monitoring-test dashboards images-test check \
+    workflow-check docker-check secrets-scan audit sbom format lambda aws-local images push train-on-sagemaker tools \
+    monitoring-servers terraform-providers lock clean
 
 help:  ## list the words of this Makefile
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -40,11 +42,14 @@ test: .venv/dev  ## the tests, with coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 infra-test: .venv/dev .venv-tools/done lambda  ## Terraform: rules, plans, mutants, and a life on a local AWS
-	$(BIN)/python -m pytest -m infra tests/terraform
+	$(BIN)/python -m pytest -m infra -n 2 --dist loadfile -raP tests/terraform
 
 monitoring-test: .venv/dev  ## Prometheus, Alertmanager and the dashboards, on real traffic
 	$(BIN)/python -m monitoring.dashboards --check
-	$(BIN)/python -m pytest -m monitoring tests/monitoring_stack
+	$(BIN)/python -m pytest -m monitoring -n 2 --dist loadfile tests/monitoring_stack
+
+dashboards: .venv/dev  ## write Grafana's dashboards as monitoring/ builds them
+	$(BIN)/python -m monitoring.dashboards
 
 images-test: .venv/dev  ## both images and the whole stack, for real; needs a Docker engine
 	$(BIN)/python -m pytest -m images tests/images tests/stack
@@ -86,10 +91,23 @@ lambda: .venv/run  ## dist/lambda.zip, the function between Kinesis and the scor
 aws-local: .venv/dev  ## the profile aws, end to end, on a local server that speaks AWS's protocols
 	$(BIN)/python -m infra.aws_local
 
+up:  ## the whole stack on this machine: PostgreSQL, MLflow, API, worker, monitoring; trains first if it must
+	@infra/make_env.sh
+	@$(MAKE) --no-print-directory stack
+
+# A make of its own, because the one before it read .env before it was whole.
+stack:
+	$(COMPOSE) --profile tools $(if $(IMAGE_REGISTRY),pull,build)
+	@$(COMPOSE) run --rm train lineage >/dev/null 2>&1 || $(COMPOSE) run --rm train pipeline
+	$(COMPOSE) up --detach --wait --wait-timeout 600
+
+down:  ## stop the stack; what it knows stays in its volumes
+	$(COMPOSE) down --remove-orphans
+
 images:  ## the images fraud-train and fraud-serve of this commit; needs a Docker engine
 	for target in train serve; do \
 	    docker build --file modules/fraud_detection/Dockerfile --target $$target --tag fraud-$$target:local \
-	        --build-arg GIT_COMMIT=$$(git rev-parse HEAD) . || exit 1; \
+	        --build-arg GIT_COMMIT=$(GIT_COMMIT) . || exit 1; \
 	done
 
 push:  ## the images of this commit to ECR
@@ -115,6 +133,9 @@ lock:  ## resolve pyproject.toml anew into the hash-locked files; needs uv
 
 clean:  ## remove the environment and everything that was made
 	rm -rf .venv .venv-tools dist var .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+.env:
+	infra/make_env.sh
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'

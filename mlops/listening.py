@@ -11,6 +11,9 @@ from mlops.connection import Connection
 from mlops.errors import BadConfiguration
 
 BACKLOG = 2_048
+IMPORTING = 60
+"""Seconds that a worker may be silent before it is replaced: while it imports it answers nothing, and on a busy machine
+that takes longer than uvicorn would wait."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -46,5 +49,5 @@ def configured(factory: Callable[[], Any], workers: int, idle_seconds: int) -> C
     return Config(
         factory, factory=True, workers=workers, http=Connection, ws="none", loop="uvloop", lifespan="on",
         timeout_keep_alive=idle_seconds, log_level="warning", access_log=False, server_header=False,
-        backlog=BACKLOG, proxy_headers=False,
+        backlog=BACKLOG, proxy_headers=False, timeout_worker_healthcheck=IMPORTING,
     )  # fmt: skip
