@@ -3,8 +3,10 @@
 They stand in the journal. What a door without a journal could not decide lies among the files until it is taken in.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,6 +17,9 @@ from mlops.objects import MONITORING, Objects, read
 
 LETTER, SETTLED = "dead letter", "dead letter settled"
 FOLDER = f"{MONITORING}/dead_letters"
+GIVEN_UP = "aws/lambda"
+"""Where Lambda leaves what it gave up, whole batches of it, in a bucket that is the destination of failures."""
+UNAVAILABLE = 503
 AT_ONCE = 100
 """Letters that are read at once: each may have a megabyte."""
 
@@ -96,17 +101,42 @@ class DeadLetters:
     def take_in(self, store: Objects) -> int:
         """Take over what other doors have left among the files, and tell how many. Raises `Damaged`, naming the file.
 
-        A file goes once its letter is in the journal.
+        A file goes once its letters are in the journal.
         """
-        keys = store.list(FOLDER)
-        for key in keys:
-            try:
-                letter = decode(read(store, key))
-            except (msgspec.MsgspecError, ValueError):
-                raise Damaged(f"{store.url(key)} is no dead letter; move it away") from None
-            self._journal.append([entry(self._name, letter)])
-            store.delete(key)
-        return len(keys)
+        taken = 0
+        for folder, opened in ((FOLDER, _one), (GIVEN_UP, _given_up)):
+            for key in store.list(folder):
+                try:
+                    letters = opened(read(store, key))
+                except (msgspec.MsgspecError, ValueError, KeyError, TypeError):
+                    raise Damaged(f"{store.url(key)} is no dead letter; move it away") from None
+                self._journal.append([entry(self._name, letter) for letter in letters])
+                store.delete(key)
+                taken += len(letters)
+        return taken
 
     def _mark(self, id_: bytes) -> bytes:
         return identify(self._name, f"{SETTLED} {id_.hex()}")
+
+
+def _one(body: bytes) -> Sequence[DeadLetter]:
+    return [decode(body)]
+
+
+def _given_up(body: bytes) -> Sequence[DeadLetter]:
+    """The records of an invocation that Lambda gave up, as its developer guide describes what goes to a bucket."""
+    said = msgspec.json.decode(body)
+    batch, reason = said["KinesisBatchInfo"], f"Lambda gave up: {said['requestContext']['condition']}"
+    at = int(datetime.fromisoformat(said["timestamp"]).timestamp() * 1e6)
+    stream = batch["streamArn"].partition(":stream/")[2]
+    return [
+        DeadLetter(
+            stream, batch["shardId"], one["sequenceNumber"], b64decode(one["data"]), None, reason, UNAVAILABLE, at
+        )
+        for one in _records(said["payload"])
+    ]
+
+
+def _records(payload: Any) -> Sequence[dict[str, str]]:
+    event = msgspec.json.decode(payload) if isinstance(payload, str) else payload
+    return [record["kinesis"] for record in event["Records"]]

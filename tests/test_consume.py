@@ -28,6 +28,7 @@ from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.predictor import Decision
 from monitoring.prometheus_metrics import Metrics
 from tests.api import processes, settings_of
+from tests.infra.event_source_mapping import Context, EventSourceMapping, Options
 from tests.redis_server import RedisServer
 from tests.test_predict import transaction
 
@@ -341,6 +342,32 @@ def test_what_other_doors_left_among_the_files_is_taken_in_once(poisoned: Settin
         assert list(folder.iterdir()) == []
     (folder / "8.json").write_text("{}")
     assert module.main(["replay-dlq", "--list"]) == 1
+
+
+def test_what_lambda_gave_up_lies_whole_in_the_bucket_and_is_decided_from_there(
+    finished: Job, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(finished, tmp_path)
+    for name, value in settings.platform.model_dump().items():
+        monkeypatch.setenv(f"MLOPS_PLATFORM__{name.upper()}", value)
+    monkeypatch.setenv("MLOPS_PLATFORM__OBJECTS", f"s3://{bucket}")
+
+    def fails(_: Any, __: Context) -> Any:
+        raise RuntimeError("nobody decides today")
+
+    mapping = EventSourceMapping(fails, Options(maximum_retry_attempts=0, on_failure=f"arn:aws:s3:::{bucket}"))
+    for number in range(5):
+        mapping.put(json.dumps(transaction(f"given-up-{number}")).encode())
+    mapping.put(b"poison")
+    assert mapping.run()
+    assert module.main(["replay-dlq"]) == 3
+    said = capsys.readouterr().out
+    assert said.startswith("5 decided, 0 had been decided before, 1 refused")
+    assert sorted(decided(settings)) == [f"given-up-{number}" for number in range(5)]
+    assert letters(settings) == [b"poison"]
+    assert "Contents" not in boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix="aws/lambda/")
+    assert module.main(["replay-dlq"]) == 3
+    assert capsys.readouterr().out.startswith("0 decided, 0 had been decided before, 1 refused")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "modules").rglob("*.md")),
     ROOT / "infra" / "README.md",
+    ROOT / "terraform" / "README.md",
 ]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """The whole stack, really started: who reaches what, what is kept over kills and restarts, and who is told."""
 
+import base64
 import json
 import threading
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serving import transactions
-from tests.conftest import SMALL
+from tests.conftest import ROOT, SMALL
 from tests.stack.stack import DECISIONS, PORTS, Stack, awaited, lacking, started
 
 pytestmark = pytest.mark.images
@@ -243,3 +244,8 @@ def test_grafana_has_both_dashboards_and_lets_nobody_in_without_the_password(sta
         pytest.skip("Grafana's image cannot be pulled here, and Debian has no Grafana")
     assert stack.ask("grafana", "/api/health", Authorization="")[1]["database"] == "ok"
     assert stack.ask("grafana", "/api/search", Authorization="")[0] == 401
+    settings = json.loads(stack.run("config", "--format", "json"))["services"]["grafana"]["environment"]
+    word = base64.b64encode(f"admin:{settings['GF_SECURITY_ADMIN_PASSWORD']}".encode()).decode()
+    status, found = stack.ask("grafana", "/api/search?type=dash-db", Authorization=f"Basic {word}")
+    dashboards = [json.loads(path.read_text()) for path in (ROOT / "monitoring" / "grafana_dashboards").glob("*.json")]
+    assert (status, {one["uid"] for one in found}) == (200, {one["uid"] for one in dashboards})
