@@ -18,8 +18,8 @@ from tests.services import missing
 SOURCE = ROOT / "terraform"
 PROVIDER = "registry.terraform.io/hashicorp/aws"
 PLACES = (
-    "~/.terraform.d", "~/.terraform.d/*", "/usr/share/terraform/*", "/usr/local/share/terraform/*", "/opt/*",
-    "/opt/*/*",
+    str(ROOT / "var" / "terraform-providers"), "~/.terraform.d", "~/.terraform.d/*", "/usr/share/terraform/*",
+    "/usr/local/share/terraform/*", "/opt/*", "/opt/*/*",
 )  # fmt: skip
 """Where folders of plugins lie on most machines."""
 PATIENCE = 280
