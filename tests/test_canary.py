@@ -3,11 +3,15 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from modules.fraud_detection.settings import NAME
 from tests.api import Client, processes, serving, settings_of
 from tests.redis_server import RedisServer
 from tests.test_faults import awaited, releases, second_version
 from tests.test_predict import transaction
+
+pytestmark = pytest.mark.no_cover
 
 CUSTOMERS = 200
 QUIET, LONGEST = 1.5, 30.0

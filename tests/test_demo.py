@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+import pytest
 from PIL import Image
 
 from mlops.ledger import Ledger
@@ -14,6 +15,7 @@ from tests.lived import DEMO, platform_in, small_story
 from tests.lived import STORY as SMALL
 
 
+@pytest.mark.no_cover
 def test_the_story_has_both_endings(tmp_path: Path) -> None:
     """The same world as in the demo, lived through until the bad candidate has been taken back."""
     story, folder = STORY._replace(end=STORY.subtle + 2), tmp_path / "demo"

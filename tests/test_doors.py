@@ -22,6 +22,8 @@ from tests.api import serving, settings_of
 from tests.infra.event_source_mapping import Options
 from tests.infra.test_lambda_handler import forget, mapped
 
+pytestmark = pytest.mark.no_cover
+
 EVENTS, AT_ONCE = 10_000, 100
 Bodies = Sequence[bytes]
 

@@ -33,6 +33,8 @@ from tests.conftest import run, small_job
 from tests.redis_server import RedisServer
 from tests.test_predict import transaction
 
+pytestmark = pytest.mark.no_cover
+
 START = "2025-05-01T10:00:00"
 
 

@@ -18,6 +18,8 @@ from modules.fraud_detection.job import Job
 from tests.api import Client, serving, settings_of
 from tests.test_predict import transaction
 
+pytestmark = pytest.mark.no_cover
+
 FUZZED = 20_000
 AT_ONCE = 50
 PATHS = ("/predict", "/predict/batch", "/explain", "/feedback", "/invocations")

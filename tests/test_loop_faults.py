@@ -19,6 +19,8 @@ from mlops.releases import Releases
 from modules.fraud_detection.settings import NAME
 from tests.lived import DEMO, Lived
 
+pytestmark = pytest.mark.no_cover
+
 KILLS = 50
 LEASE = 2
 """Seconds: those who come after the dead take over soon."""
@@ -48,7 +50,7 @@ def check(platform: Connected) -> None:
 def test_killed_fifty_times_the_loop_leaves_nothing_half_done(lived: Lived, seed: int) -> None:
     short = {"MLOPS_RETRAINING__LEASE": f"{LEASE}s", "MLOPS_MONITORING__LEASE": f"{LEASE}s"}
     # What is killed would never tell what it covers, and be slower for nothing.
-    lived.environment = {**lived.environment, **short, "COVERAGE_PROCESS_CONFIG": ""}
+    lived.environment = {**lived.environment, **short}
     draw, platform = random.Random(seed), bootstrap.connect(lived.settings.platform)
     for _ in range(KILLS // 2):
         process = lived.start(*PROGRAMS[draw.choice(list(PROGRAMS))])

@@ -23,6 +23,8 @@ from tests.api import Client, processes, serving, settings_of
 from tests.conftest import SHARED, run, small_job
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.no_cover
+
 HANDBOOK = SHARED / "fraud_handbook" / "transactions.parquet"
 ROWS = 50_000
 TRAINED_DAYS = 36

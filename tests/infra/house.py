@@ -33,8 +33,8 @@ class House:
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a program in the copy; its two outputs come as one."""
-        # A hook of git that runs the tests names its own repository to all below it.
-        bare = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        # A hook of git that runs the tests names its own repository to all below it, and make what it was told.
+        bare = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "MAKE"))}
         return subprocess.run(
             words, cwd=self.folder, env={**bare, **environment}, text=True, check=False, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
