@@ -73,7 +73,7 @@ secrets-scan: .venv-tools/done  ## nothing that git holds, or is about to, is a 
 	@git rev-parse --is-inside-work-tree >/dev/null
 	git ls-files -z --cached --others --exclude-standard | xargs -0 $(TOOLS)/detect-secrets-hook --no-verify --baseline .secrets.baseline
 
-audit: .venv-tools/done  ## known vulnerabilities of what is locked; asks pypi.org
+audit: .venv-tools/done  ## known vulnerabilities of what is locked; asks the index for advisories
 	$(TOOLS)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off $(addprefix --requirement ,$(SERVE) $(FULL) $(DEV))
 
 sbom: .venv-tools/done  ## dist/sbom-serve.json and dist/sbom-train.json: what is locked for the images, in CycloneDX

@@ -49,7 +49,6 @@ def check(platform: Connected) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_fifty_times_the_loop_leaves_nothing_half_done(lived: Lived, seed: int) -> None:
     short = {"MLOPS_RETRAINING__LEASE": f"{LEASE}s", "MLOPS_MONITORING__LEASE": f"{LEASE}s"}
-    # What is killed would never tell what it covers, and be slower for nothing.
     lived.environment = {**lived.environment, **short}
     draw, platform = random.Random(seed), bootstrap.connect(lived.settings.platform)
     for _ in range(KILLS // 2):
