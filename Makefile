@@ -10,7 +10,6 @@ SUDO = $(shell [ $$(id -u) = 0 ] || echo sudo)
 SBOM = PYTHONWARNINGS=ignore $(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
 SCRIPTS = .ci/run $(wildcard infra/*.sh infra/*/*.sh)
 MODULE := $(BIN)/python -m modules.fraud_detection
-WORKERS ?= auto
 COMPOSE ?= docker compose --env-file .env --file infra/compose.yaml
 export GIT_COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
@@ -40,7 +39,7 @@ serve: .venv/run  ## the API on port 8000; trains first if there is no productio
 	$(MODULE) serve
 
 test: .venv/dev  ## the tests, with coverage
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 
 infra-test: .venv/dev .venv-tools/done lambda  ## Terraform: rules, plans, mutants, and a life on a local AWS
 	$(BIN)/python -m pytest -m infra -n 2 --dist loadfile -raP tests/terraform

@@ -31,6 +31,11 @@ SHARED = ROOT.parent / "shared" / "data"
 SMALL = {"customers": 150, "terminals": 100, "days": 70}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first, so that in the end no worker waits for another's."""
+    items.sort(key=lambda item: item.get_closest_marker("no_cover") is None)
+
+
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test works in a folder of its own, so that `var/` is its own, and sees none of the caller's settings."""

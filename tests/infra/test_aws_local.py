@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.redis_server import program
 
 
+@pytest.mark.no_cover
 def test_raw_data_becomes_a_version_a_stream_becomes_decisions_and_drift_becomes_a_candidate(tmp_path: Path) -> None:
     program()
     found = subprocess.run(
