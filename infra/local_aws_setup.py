@@ -34,9 +34,10 @@ def stream() -> bool:
     """Make the stream, and tell whether it was missing."""
     kinesis = _client("kinesis")
     with aws.translated("the local AWS", {}):
-        if STREAM in kinesis.list_streams()["StreamNames"]:
+        try:
+            kinesis.create_stream(StreamName=STREAM, ShardCount=SHARDS)
+        except kinesis.exceptions.ResourceInUseException:
             return False
-        kinesis.create_stream(StreamName=STREAM, ShardCount=SHARDS)
         kinesis.get_waiter("stream_exists").wait(StreamName=STREAM)
     return True
 

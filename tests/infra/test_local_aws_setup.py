@@ -1,5 +1,7 @@
 """What the stack finds on a local AWS: made once, and read from the beginning after it was lost."""
 
+import contextlib
+import uuid
 from pathlib import Path
 
 import boto3
@@ -17,21 +19,28 @@ ALERT = Alert("fraud_detection", "drift", "data", "raised", "it moved", {}, "", 
 
 @pytest.fixture
 def journal(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A journal's URL, with nothing of ours on the local AWS."""
+    """A journal's URL, with nothing of ours on the local AWS, and more streams of others than one answer lists."""
     url = f"sqlite:///{tmp_path}/journal.db"
     monkeypatch.setenv("MLOPS_PLATFORM__JOURNAL", url)
     lost()
+    kinesis = boto3.client("kinesis")
+    while not kinesis.list_streams()["HasMoreStreams"]:
+        kinesis.create_stream(StreamName=f"another-{uuid.uuid4().hex}", ShardCount=1)
     return url
 
 
 def lost() -> None:
     kinesis, sns, sqs = boto3.client("kinesis"), boto3.client("sns"), boto3.client("sqs")
-    if STREAM in kinesis.list_streams()["StreamNames"]:
+    with contextlib.suppress(kinesis.exceptions.ResourceNotFoundException):
         kinesis.delete_stream(StreamName=STREAM)
-    for topic in sns.list_topics()["Topics"]:
-        sns.delete_topic(TopicArn=topic["TopicArn"])
+    sns.delete_topic(TopicArn=topic())
     for url in sqs.list_queues(QueueNamePrefix=NAME).get("QueueUrls", []):
         sqs.delete_queue(QueueUrl=url)
+
+
+def topic() -> str:
+    """The address of the topic, as who makes it is told, be it there or not."""
+    return str(boto3.client("sns").create_topic(Name=NAME)["TopicArn"])
 
 
 def positions(url: str, stream: str = STREAM) -> list[str | None]:
@@ -57,14 +66,13 @@ def test_a_stream_a_topic_and_a_queue_behind_it_are_made_once(journal: str, caps
     assert local_aws_setup.main() == local_aws_setup.main() == 0
     assert capsys.readouterr().out.splitlines() == [f"stream {STREAM}, topic and queue {NAME} are there"] * 2
     assert len(boto3.client("kinesis").list_shards(StreamName=STREAM)["Shards"]) == local_aws_setup.SHARDS
-    assert len(boto3.client("sns").list_subscriptions()["Subscriptions"]) == 1
+    assert len(boto3.client("sns").list_subscriptions_by_topic(TopicArn=topic())["Subscriptions"]) == 1
 
 
 def test_the_queue_hears_the_platform_and_not_what_is_said_to_people(journal: str) -> None:
     local_aws_setup.main()
-    (topic,) = boto3.client("sns").list_topics()["Topics"]
-    boto3.client("sns").publish(TopicArn=topic["TopicArn"], Subject="FIRING", Message="to people")
-    messages.connect(f"sns://{topic['TopicArn']}").send(letter([ALERT]))
+    boto3.client("sns").publish(TopicArn=topic(), Subject="FIRING", Message="to people")
+    messages.connect(f"sns://{topic()}").send(letter([ALERT]))
     url = boto3.client("sqs").get_queue_url(QueueName=NAME)["QueueUrl"]
     found = boto3.client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     assert len(found) == 1
