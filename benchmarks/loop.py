@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import binomtest
 
-from mlops.release import Flags, Plan, Stage, Trial, judge
+from mlops.releasing.release import Flags, Plan, Stage, Trial, judge
 from mlops.traffic import PRODUCTION, Traffic
 from mlops.values import seconds
 from modules.fraud_detection import settings
@@ -316,7 +316,7 @@ def _meets(rows: pl.DataFrame, entity: str, router: TrafficSplit, weight: float)
 
 
 def _watched(whole: Trial, known: Ints, meets: Callable[[float], Flags], plan: Plan, begin: int) -> Course:
-    """Judge at each midnight and do what is said, as `mlops.watch` does."""
+    """Judge at each midnight and do what is said, as `mlops.releasing.watch` does."""
     day, stage = DAY // timedelta(microseconds=1), Stage("shadow", 0.0, begin, begin)
     ratio = float(whole.costs.sum() / whole.production_costs.sum())
     met = np.zeros(len(whole.at), bool)

@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.serving import ROOT, running, transactions
-from mlops import stream
+from mlops.streaming import stream
 from modules.fraud_detection import settings
 from modules.fraud_detection.consume import worker
 from modules.fraud_detection.settings import Settings

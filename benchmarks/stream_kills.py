@@ -24,10 +24,11 @@ from pathlib import Path
 import boto3
 
 from benchmarks.serving import ROOT, running, transactions
-from mlops import journal, stream
-from mlops.dead_letters import DeadLetters
-from mlops.journal import Journal
-from mlops.labels import DECISION, decode_record
+from mlops.journaling import journal
+from mlops.journaling.journal import Journal
+from mlops.journaling.labels import DECISION, decode_record
+from mlops.streaming import stream
+from mlops.streaming.dead_letters import DeadLetters
 from modules.fraud_detection import settings
 from modules.fraud_detection.replay_dlq import Replay, Replayed
 from modules.fraud_detection.settings import NAME, Settings

@@ -27,9 +27,9 @@ import polars as pl
 import yaml
 
 from infra import local_servers
-from mlops import journal
 from mlops.errors import MlopsError
-from mlops.ledger import Ledger
+from mlops.journaling import journal
+from mlops.journaling.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
 BUCKET, STREAM, NAME, SECRET = "mlops-fraud-dev", "fraud-transactions", "mlops-alerts", "mlops/redis-url"

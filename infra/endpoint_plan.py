@@ -11,10 +11,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from infra import sagemaker
 from infra.sagemaker import Place, Request
-from mlops import bootstrap, objects, packed
+from mlops import bootstrap
 from mlops.errors import BadInput, Damaged, NotFound
-from mlops.registry import Version
+from mlops.releasing import packed
+from mlops.releasing.registry import Version
 from mlops.settings import Platform
+from mlops.storage import objects
 
 REPOSITORY, VARIANT = "fraud-serve", "production"
 CANNED = "canned.json"

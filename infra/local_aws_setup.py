@@ -7,8 +7,8 @@ from typing import Any
 
 from mlops import aws
 from mlops.errors import MlopsError
-from mlops.journal_database import open_engine
-from mlops.leases import table
+from mlops.journaling.journal_database import open_engine
+from mlops.streaming.leases import table
 
 STREAM, SHARDS = "fraud-transactions", 2
 NAME = "mlops-alerts"

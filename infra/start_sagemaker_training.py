@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from infra import sagemaker
 from infra.sagemaker import DONE, FAILED, INTERRUPTED, PACE, TIMED_OUT, Found, Pace, Request, TimedOut
-from mlops import objects
 from mlops.errors import BadInput, Damaged, MlopsError, NotFound
-from mlops.objects import MODELS, PROCESSED
+from mlops.storage import objects
+from mlops.storage.objects import MODELS, PROCESSED
 
 REPOSITORY, CHANNEL = "fraud-train", "train"
 SNAPSHOTS, MANIFEST = f"{PROCESSED}/features", "manifest.json"

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from mlops import objects, tracking
-from mlops.ledger import Ledger, wall
-from mlops.objects import Objects
-from mlops.registry import Registry
+from mlops.journaling.ledger import Ledger, wall
+from mlops.releasing import tracking
+from mlops.releasing.registry import Registry
+from mlops.releasing.tracking import Tracking
 from mlops.settings import Platform
-from mlops.tracking import Tracking
+from mlops.storage import objects
+from mlops.storage.objects import Objects
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,16 @@ from typing import Any
 import polars as pl
 from pydantic import Field
 
-from mlops import bootstrap, journal, manifest, objects, settings
-from mlops.alerts import Alerting
+from mlops import bootstrap, settings
+from mlops.alerting.alerts import Alerting
 from mlops.bootstrap import Connected
 from mlops.errors import BadInput, MlopsError, NotFound
-from mlops.journal_table import JournalTable
-from mlops.objects import DRIFT_REPORTS
-from mlops.registry import Version
+from mlops.journaling import journal
+from mlops.journaling.journal_table import JournalTable
+from mlops.releasing.registry import Version
 from mlops.settings import Platform
+from mlops.storage import manifest, objects
+from mlops.storage.objects import DRIFT_REPORTS
 from mlops.values import Duration, Group, seconds
 from monitoring import drift, drift_page, performance, reference
 from monitoring.drift import Drift

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC
 
-from mlops.alerts import Alert
+from mlops.alerting.alerts import Alert
 from mlops.traffic import Traffic
 from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
 

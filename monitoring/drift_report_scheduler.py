@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from mlops import alarms, bootstrap, inbox, journal, logs, settings
-from mlops.alerts import Alert
+from mlops import bootstrap, logs, settings
+from mlops.alerting import alarms, inbox
+from mlops.alerting.alerts import Alert
+from mlops.alerting.inbox import Inbox
+from mlops.alerting.turns import Turns
 from mlops.bootstrap import Connected
 from mlops.errors import BadConfiguration, MlopsError, NotFound
-from mlops.inbox import Inbox
-from mlops.journal import Journal
-from mlops.journal_table import JournalTable
+from mlops.journaling import journal
+from mlops.journaling.journal import Journal
+from mlops.journaling.journal_table import JournalTable
 from mlops.settings import Platform
-from mlops.turns import Turns
 from mlops.values import seconds
 from monitoring import drift_check, vitals
 from monitoring.drift_check import MODULES, Monitoring

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlops.errors import Refused
-from mlops.scoring import Decided, Outcome
+from mlops.serving.scoring import Decided, Outcome
 
 BATCHES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000)
 DECIDED, REPEATED, PUT_AWAY = "decided", "repeated", "put away"

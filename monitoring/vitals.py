@@ -6,8 +6,8 @@ import msgspec
 import polars as pl
 from pydantic import Field
 
-from mlops.journal import Journal
-from mlops.journal_table import JournalTable
+from mlops.journaling.journal import Journal
+from mlops.journaling.journal_table import JournalTable
 from mlops.values import Group
 
 MINUTE = timedelta(minutes=1) // timedelta(microseconds=1)

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mlops import bootstrap, caller, settings
 from mlops.errors import BadInput, MlopsError
-from mlops.ledger import Done
-from mlops.releases import Releases
+from mlops.journaling.ledger import Done
+from mlops.releasing.releases import Releases
 from mlops.settings import Platform
 from mlops.traffic import Mode, Traffic
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from uvicorn import Server
 
-from mlops.listening import bind, configured
+from mlops.serving.listening import bind, configured
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from mlops import bootstrap
-from mlops.objects import EXPLANATIONS
+from mlops.storage.objects import EXPLANATIONS
 from modules.fraud_detection import settings
 from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.settings import NAME

@@ -17,10 +17,11 @@ import boto3
 import pytest
 
 from benchmarks import stream_kills
-from mlops import journal, stream
-from mlops.dead_letters import DeadLetters
-from mlops.labels import DECISION, decode_record
-from mlops.stream_memory import Memory
+from mlops.journaling import journal
+from mlops.journaling.labels import DECISION, decode_record
+from mlops.streaming import stream
+from mlops.streaming.dead_letters import DeadLetters
+from mlops.streaming.stream_memory import Memory
 from modules.fraud_detection import __main__ as module
 from modules.fraud_detection.consume import feed, worker
 from modules.fraud_detection.job import Job

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from mlops.ledger import Ledger
+from mlops.journaling.ledger import Ledger
 from modules.fraud_detection import demo_result, settings
 from modules.fraud_detection.demo import STORY, Demo
 from modules.fraud_detection.demo_result import Result

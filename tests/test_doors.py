@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, get_args
 import pytest
 
 from benchmarks.serving import transactions
-from mlops import journal
-from mlops.labels import DECISION, decode_record
-from mlops.stream_memory import Memory
+from mlops.journaling import journal
+from mlops.journaling.labels import DECISION, decode_record
+from mlops.streaming.stream_memory import Memory
 from modules.fraud_detection.consume import worker
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings

@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from mlops import journal
-from mlops.labels import DECISION, decode_record
-from mlops.online_redis import SCRIPTS
-from mlops.redis_pipe import RedisPipe
-from mlops.releases import Releases
-from mlops.scoring import Clock
-from mlops.shared_answers import SharedAnswers
+from mlops.journaling import journal
+from mlops.journaling.labels import DECISION, decode_record
+from mlops.releasing.releases import Releases
+from mlops.serving.scoring import Clock
+from mlops.serving.shared_answers import SharedAnswers
+from mlops.storage.online_redis import SCRIPTS
+from mlops.storage.redis_pipe import RedisPipe
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
@@ -199,7 +199,7 @@ def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path) -> None
     with serving(settings) as client:
         assert client.post("/predict", transaction("room")).status == 200
         size = sum(file.stat().st_size for file in tmp_path.glob("journal.db*"))
-        (writer,) = children(os.getpid(), "mlops.journal_process")
+        (writer,) = children(os.getpid(), "mlops.journaling.journal_process")
         _, hard = resource.prlimit(writer, resource.RLIMIT_FSIZE, (size + 20_000, resource.RLIM_INFINITY))
         statuses = [client.post("/predict", transaction(f"full {number}")).status for number in range(100)]
         assert statuses[-1] == 503
@@ -216,7 +216,7 @@ def test_a_killed_writing_process_is_told_to_come_again_and_replaced(finished: J
     settings = settings_of(finished, tmp_path)
     with serving(settings) as client:
         assert client.post("/predict", transaction("before", customer_id="c-writer")).status == 200
-        (writer,) = children(os.getpid(), "mlops.journal_process")
+        (writer,) = children(os.getpid(), "mlops.journaling.journal_process")
         os.kill(writer, signal.SIGKILL)
         found = client.post("/predict", transaction("k", customer_id="c-writer", timestamp="2025-03-13T10:00:01"))
         while found.status != 200:

@@ -9,7 +9,7 @@ import pytest
 
 from mlops import bootstrap
 from mlops.bootstrap import Connected
-from mlops.releases import Releases
+from mlops.releasing.releases import Releases
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME
 from tests.lived import DEMO, Lived

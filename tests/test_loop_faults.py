@@ -14,8 +14,8 @@ import pytest
 
 from mlops import bootstrap
 from mlops.bootstrap import Connected
-from mlops.registry import MADE_FOR
-from mlops.releases import Releases
+from mlops.releasing.registry import MADE_FOR
+from mlops.releasing.releases import Releases
 from modules.fraud_detection.settings import NAME
 from tests.lived import DEMO, Lived
 

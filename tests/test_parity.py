@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from mlops import journal
-from mlops.labels import DECISION, decode_record
+from mlops.journaling import journal
+from mlops.journaling.labels import DECISION, decode_record
 from modules.fraud_detection import settings
 from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic

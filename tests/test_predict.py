@@ -17,9 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from mlops import journal, objects
-from mlops.access import make
 from mlops.errors import BadConfiguration
+from mlops.journaling import journal
+from mlops.serving.access import make
+from mlops.storage import objects
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME

@@ -13,9 +13,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mlops import objects
 from mlops.errors import BadData, BadInput, NotFound
-from mlops.objects import EXPLANATIONS, MODELS, PROCESSED, RAW
+from mlops.storage import objects
+from mlops.storage.objects import EXPLANATIONS, MODELS, PROCESSED, RAW
 from modules.fraud_detection import lineage, run_pipeline
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME

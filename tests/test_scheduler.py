@@ -10,14 +10,16 @@ from typing import Any
 import boto3
 import pytest
 
-from mlops import alerts, bootstrap, journal
-from mlops.alarms import KINDS
-from mlops.alerts import Alert
+from mlops import bootstrap
+from mlops.alerting import alerts
+from mlops.alerting.alarms import KINDS
+from mlops.alerting.alerts import Alert
 from mlops.bootstrap import Connected
 from mlops.contract import Record, Stamp
-from mlops.journal import Entry, Journal
-from mlops.labels import DECISION, encode
-from mlops.ledger import identify
+from mlops.journaling import journal
+from mlops.journaling.journal import Entry, Journal
+from mlops.journaling.labels import DECISION, encode
+from mlops.journaling.ledger import identify
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME
 from monitoring.drift_check import Monitoring
@@ -25,7 +27,7 @@ from monitoring.drift_metrics import DriftMetrics
 from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
 from monitoring.drift_report_scheduler import Module, Scheduler
 from tests.lived import DEMO, STORY, Lived
-from tests.mlops.test_alerts import queue, topic
+from tests.mlops.alerting.test_alerts import queue, topic
 
 __all__ = ["queue", "topic"]
 MINUTE = 60_000_000

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from matplotlib import image
 
-from mlops import objects
 from mlops.errors import BadData
-from mlops.objects import MODELS
+from mlops.storage import objects
+from mlops.storage.objects import MODELS
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME

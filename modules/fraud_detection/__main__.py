@@ -97,7 +97,7 @@ def lineage(words: Words) -> None:
 
 def serve(words: Words) -> None:
     """Answer over HTTP: decide, explain, learn; as a SageMaker container with the version that was packed for it."""
-    from mlops import packed
+    from mlops.releasing import packed
     from modules.fraud_detection import serve
 
     version = packed.unpacked(words.opt_ml / "model")
@@ -142,7 +142,7 @@ def replay_dlq(words: Words) -> int:
 
 def feature_group(words: Words) -> None:
     """Share features through SageMaker Feature Store: make a group, fill it, read it back as a snapshot."""
-    from mlops.feature_group import FeatureGroup
+    from mlops.storage.feature_group import FeatureGroup
     from modules.fraud_detection import feature_group
     from modules.fraud_detection.src.features import feature_store
 
@@ -173,7 +173,7 @@ def demo(words: Words) -> None:
 
 def gate(words: Words) -> int:
     """Compare a version with production; refuse it with reasons and exit code 3, or pass it."""
-    from mlops import journal
+    from mlops.journaling import journal
     from modules.fraud_detection import gate
 
     read, version = _settings(words), int(words.version)
@@ -187,7 +187,7 @@ def gate(words: Words) -> int:
 
 def retrain(words: Words) -> int:
     """Make a candidate from all that is known by now; exit code 3 if the gate refuses it, 4 if it is not the time."""
-    from mlops import journal
+    from mlops.journaling import journal
     from modules.fraud_detection.retrain import NotNow, Retraining
 
     read = _settings(words)
@@ -203,7 +203,7 @@ def retrain(words: Words) -> int:
 
 def watch(words: Words) -> None:
     """Judge the candidate on trial: move it on, hold it, promote it or roll it back."""
-    from mlops import journal
+    from mlops.journaling import journal
     from modules.fraud_detection import watch
 
     read = _settings(words)
@@ -218,7 +218,7 @@ def watch(words: Words) -> None:
 
 def key(words: Words) -> None:
     """Make an API key: its text to hand over, and the lines that let it in."""
-    from mlops import access
+    from mlops.serving import access
 
     text, hash_ = access.make()
     print(f"key, shown this once: {text}")
@@ -227,7 +227,7 @@ def key(words: Words) -> None:
 
 def verify(words: Words) -> None:
     """Walk the journal's chain and name the first row that is not what was written."""
-    from mlops import journal
+    from mlops.journaling import journal
 
     head = journal.connect(_settings(words).platform.journal).verify()
     print(f"{head.count:,} rows, each as it was written; the last has hash {head.hash.hex()}")
@@ -235,7 +235,7 @@ def verify(words: Words) -> None:
 
 def export(words: Words) -> None:
     """Write a day of the journal to monitoring/ as Parquet."""
-    from mlops import journal, journal_export
+    from mlops.journaling import journal, journal_export
 
     platform = _settings(words).platform
     connected = bootstrap.connect(platform)

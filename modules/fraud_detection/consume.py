@@ -13,16 +13,18 @@ from typing import cast, get_args
 
 import msgspec
 
-from mlops import bootstrap, dead_letters, objects, stream
-from mlops.consumer import Consumer
-from mlops.dead_letters import DeadLetter, DeadLetters
+from mlops import bootstrap
 from mlops.errors import MlopsError, NotFound
-from mlops.leases import Leases
-from mlops.ledger import wall
-from mlops.scoring import Decided, Watcher
-from mlops.shard_reading import Handling
-from mlops.stream import Stream
-from mlops.stream_memory import Memory
+from mlops.journaling.ledger import wall
+from mlops.serving.scoring import Decided, Watcher
+from mlops.storage import objects
+from mlops.streaming import dead_letters, stream
+from mlops.streaming.consumer import Consumer
+from mlops.streaming.dead_letters import DeadLetter, DeadLetters
+from mlops.streaming.leases import Leases
+from mlops.streaming.shard_reading import Handling
+from mlops.streaming.stream import Stream
+from mlops.streaming.stream_memory import Memory
 from mlops.values import seconds
 from modules.fraud_detection.counting import Counting
 from modules.fraud_detection.decider import MEMORY, Decider

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mlops.errors import Refused
-from mlops.scoring import Decided, Outcome
+from mlops.serving.scoring import Decided, Outcome
 from monitoring.prometheus_metrics import Metrics
 
 

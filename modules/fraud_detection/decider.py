@@ -8,19 +8,19 @@ from pathlib import Path
 import polars as pl
 
 from mlops import bootstrap
-from mlops.answers import Answers
 from mlops.bootstrap import Connected
 from mlops.contract import Json, Labelled
 from mlops.errors import Damaged, MlopsError
-from mlops.group_commit import GroupCommit
-from mlops.live import Live
-from mlops.online import Layout, Logs, Memory
-from mlops.online_redis import SCRIPTS, Redis
-from mlops.packed import Packed
-from mlops.redis_pipe import RedisPipe
-from mlops.registry import Version
-from mlops.scoring import Clock, Scorer, Watcher
-from mlops.shared_answers import SharedAnswers
+from mlops.journaling.group_commit import GroupCommit
+from mlops.releasing.packed import Packed
+from mlops.releasing.registry import Version
+from mlops.serving.answers import Answers
+from mlops.serving.live import Live
+from mlops.serving.scoring import Clock, Scorer, Watcher
+from mlops.serving.shared_answers import SharedAnswers
+from mlops.storage.online import Layout, Logs, Memory
+from mlops.storage.online_redis import SCRIPTS, Redis
+from mlops.storage.redis_pipe import RedisPipe
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.features import feature_store

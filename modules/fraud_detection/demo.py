@@ -11,13 +11,14 @@ import msgspec
 import polars as pl
 from rich.console import Console
 
-from mlops import bootstrap, objects
-from mlops.alerts import Alert
+from mlops import bootstrap
+from mlops.alerting.alerts import Alert
 from mlops.errors import Refused
-from mlops.journal_table import JournalTable
+from mlops.journaling.journal_table import JournalTable
 from mlops.progress import Phases
-from mlops.releases import Releases
-from mlops.scoring import Clock
+from mlops.releasing.releases import Releases
+from mlops.serving.scoring import Clock
+from mlops.storage import objects
 from modules.fraud_detection import demo_result, history, run_pipeline
 from modules.fraud_detection.decider import Decider
 from modules.fraud_detection.demo_result import Event, Result, Story

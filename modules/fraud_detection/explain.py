@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from mlops.contract import Explanation, Json
-from mlops.scoring import Decided, Scorer
-from mlops.serving import Call, Reply, Route
+from mlops.serving.app import Call, Reply, Route
+from mlops.serving.scoring import Decided, Scorer
 from modules.fraud_detection.predict import answer, decision_id
 from modules.fraud_detection.src.explainability import waterfall
 from modules.fraud_detection.src.explainability.reasons import Reason

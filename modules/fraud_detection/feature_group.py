@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 
 from mlops.errors import BadData, NotFound
-from mlops.feature_group import FeatureGroup, typed
-from mlops.objects import PROCESSED, Objects
+from mlops.storage.feature_group import FeatureGroup, typed
+from mlops.storage.objects import PROCESSED, Objects
 from modules.fraud_detection.src.features import feature_store
 from modules.fraud_detection.src.features.feature_store import Manifest, Roles
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from mlops.bootstrap import Connected
 from mlops.errors import BadInput
-from mlops.journal import Journal
-from mlops.ledger import Done
-from mlops.releases import Releases
+from mlops.journaling.journal import Journal
+from mlops.journaling.ledger import Done
+from mlops.releasing.releases import Releases
 from mlops.values import seconds
 from modules.fraud_detection import history
 from modules.fraud_detection.settings import NAME, Settings

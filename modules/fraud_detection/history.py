@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from mlops.bootstrap import Connected
-from mlops.journal import Journal
-from mlops.journal_table import JournalTable
+from mlops.journaling.journal import Journal
+from mlops.journaling.journal_table import JournalTable
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import feature_store
 

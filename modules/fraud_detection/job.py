@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops import objects
 from mlops.bootstrap import Connected
 from mlops.errors import NotFound
-from mlops.objects import PROCESSED
+from mlops.storage import objects
+from mlops.storage.objects import PROCESSED
 from modules.fraud_detection.settings import Settings
 
 Record = dict[str, Any]

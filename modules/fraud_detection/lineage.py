@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops import objects
 from mlops.bootstrap import Connected
 from mlops.errors import Damaged
+from mlops.storage import objects
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
 from modules.fraud_detection.src.models.artifact import Artifact

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from mlops import caller
-from mlops.stream import Start
+from mlops.streaming.stream import Start
 
 Parsers = Mapping[str, argparse.ArgumentParser]
 

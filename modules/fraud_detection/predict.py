@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from mlops.access import Serving
 from mlops.contract import Fact, Json, Record
 from mlops.errors import NotFound, Refused
-from mlops.scoring import Decided, Outcome, Scorer
-from mlops.serving import Call, Reply, Route, refusal
+from mlops.serving.access import Serving
+from mlops.serving.app import Call, Reply, Route, refusal
+from mlops.serving.scoring import Decided, Outcome, Scorer
 from modules.fraud_detection.src.validation.requests import NAME, NUMBERED, moment, refused
 
 TOP_REASONS = 3

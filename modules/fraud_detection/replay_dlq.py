@@ -10,12 +10,13 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from mlops import bootstrap, journal
-from mlops.dead_letters import DeadLetter, DeadLetters, Settled
+from mlops import bootstrap
 from mlops.errors import BadInput, StorageFailed
-from mlops.ledger import wall
-from mlops.scoring import Decided
-from mlops.shard_reading import OURS
+from mlops.journaling import journal
+from mlops.journaling.ledger import wall
+from mlops.serving.scoring import Decided
+from mlops.streaming.dead_letters import DeadLetter, DeadLetters, Settled
+from mlops.streaming.shard_reading import OURS
 from modules.fraud_detection.consume import deciding
 from modules.fraud_detection.settings import NAME, Settings
 

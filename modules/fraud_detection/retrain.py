@@ -6,16 +6,16 @@ from typing import NamedTuple
 import polars as pl
 from rich.console import Console
 
-from mlops import objects
+from mlops.alerting.turns import Turns
 from mlops.bootstrap import Connected
 from mlops.errors import BadData, MlopsError, NotFound
-from mlops.journal import Journal
-from mlops.ledger import Done
-from mlops.objects import RAW
+from mlops.journaling.journal import Journal
+from mlops.journaling.ledger import Done
 from mlops.progress import Phases
-from mlops.releases import Releases
+from mlops.releasing.releases import Releases
+from mlops.storage import objects
+from mlops.storage.objects import RAW
 from mlops.traffic import SHADOW
-from mlops.turns import Turns
 from mlops.values import seconds
 from modules.fraud_detection import gate, history, run_pipeline
 from modules.fraud_detection.job import Job

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
-from mlops import objects
 from mlops.errors import BadInput
-from mlops.objects import PROCESSED, RAW
 from mlops.progress import Phases
+from mlops.storage import objects
+from mlops.storage.objects import PROCESSED, RAW
 from modules.fraud_detection import lineage
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.src.data import load_data, synthetic, tables

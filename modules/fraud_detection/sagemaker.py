@@ -5,11 +5,13 @@ from pathlib import Path
 
 import yaml
 
-from mlops import bootstrap, objects, packed
+from mlops import bootstrap
 from mlops.errors import BadInput
-from mlops.objects import EXPLANATIONS, MODELS
-from mlops.registry import Version
+from mlops.releasing import packed
+from mlops.releasing.registry import Version
 from mlops.settings import Platform
+from mlops.storage import objects
+from mlops.storage.objects import EXPLANATIONS, MODELS
 from modules.fraud_detection import train as phases
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME, Settings

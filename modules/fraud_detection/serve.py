@@ -9,12 +9,15 @@ from typing import Any, get_args
 
 import msgspec
 
-from mlops import access, bootstrap, journal, listening, objects, redis_pipe
+from mlops import bootstrap
 from mlops.errors import BadConfiguration, MlopsError, Refused
-from mlops.objects import EXPLANATIONS, Objects
-from mlops.packed import Packed
-from mlops.scoring import Outcome
-from mlops.serving import Call, Door, Guarded, Reply, Route
+from mlops.journaling import journal
+from mlops.releasing.packed import Packed
+from mlops.serving import access, listening
+from mlops.serving.app import Call, Door, Guarded, Reply, Route
+from mlops.serving.scoring import Outcome
+from mlops.storage import objects, redis_pipe
+from mlops.storage.objects import EXPLANATIONS, Objects
 from modules.fraud_detection import documents
 from modules.fraud_detection.counting import Counting
 from modules.fraud_detection.decider import FOLDER, MEMORY, Decider

@@ -8,10 +8,10 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from mlops import settings
-from mlops.access import Serving
-from mlops.release import Plan
+from mlops.releasing.release import Plan
+from mlops.serving.access import Serving
 from mlops.settings import Platform
-from mlops.stream import Streaming
+from mlops.streaming.stream import Streaming
 from mlops.values import Duration, Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.data.synthetic import Simulation

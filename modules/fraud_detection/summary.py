@@ -7,7 +7,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from mlops import objects
+from mlops.storage import objects
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store

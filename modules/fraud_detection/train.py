@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
-from mlops import objects, packed
-from mlops.objects import EXPLANATIONS, MODELS
-from mlops.registry import MADE_FOR, Version
-from mlops.releases import Releases
+from mlops.releasing import packed
+from mlops.releasing.registry import MADE_FOR, Version
+from mlops.releasing.releases import Releases
+from mlops.storage import objects
+from mlops.storage.objects import EXPLANATIONS, MODELS
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.data.dataset import DataSet

@@ -7,13 +7,13 @@ from functools import lru_cache, partial
 import numpy as np
 import polars as pl
 
-from mlops import objects
 from mlops.bootstrap import Connected
-from mlops.journal import Journal
-from mlops.journal_table import JournalTable
-from mlops.release import Flags, Floats, Trial
-from mlops.releases import Releases
-from mlops.watch import Watch
+from mlops.journaling.journal import Journal
+from mlops.journaling.journal_table import JournalTable
+from mlops.releasing.release import Flags, Floats, Trial
+from mlops.releasing.releases import Releases
+from mlops.releasing.watch import Watch
+from mlops.storage import objects
 from modules.fraud_detection import history
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.features import build_features

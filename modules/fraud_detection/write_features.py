@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from mlops.errors import BadInput
-from mlops.objects import translated
+from mlops.storage.objects import translated
 from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import load_data, tables
 from modules.fraud_detection.src.features import build_features

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops import objects
 from mlops.errors import Damaged, MlopsError
-from mlops.objects import MODELS
+from mlops.storage import objects
+from mlops.storage.objects import MODELS
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.src.explainability import shap_explainer
 from modules.fraud_detection.src.features import feature_store

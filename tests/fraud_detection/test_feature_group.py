@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from mlops import objects
 from mlops.errors import BadConfiguration, BadData, NotFound
-from mlops.feature_group import FeatureGroup
-from mlops.objects import Objects
+from mlops.storage import objects
+from mlops.storage.feature_group import FeatureGroup
+from mlops.storage.objects import Objects
 from modules.fraud_detection import __main__ as module
 from modules.fraud_detection import feature_group, settings
 from modules.fraud_detection.src.features import build_features, feature_store
 from tests.feature_store_runtime import Runtime
-from tests.mlops.test_feature_group import ROLE, delete
+from tests.mlops.storage.test_feature_group import ROLE, delete
 
 READ = settings.read(None, "local", {})
 PARENTS = {"raw": "r", "processed": "p"}

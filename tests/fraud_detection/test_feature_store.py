@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from mlops import objects
 from mlops.errors import Damaged, NotFound
-from mlops.objects import Objects
+from mlops.storage import objects
+from mlops.storage.objects import Objects
 from modules.fraud_detection import settings
 from modules.fraud_detection.src.features import build_features, feature_store
 from modules.fraud_detection.src.features.feature_store import FOLDER, MANIFEST, TABLE, Manifest

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars._typing import PolarsDataType
 
-from mlops import online as logs_by_key
-from mlops import online_redis, redis_pipe
 from mlops.errors import BadData, Damaged
-from mlops.online import Ask, Layout, Logs, Memory
-from mlops.redis_pipe import RedisPipe
+from mlops.storage import online as logs_by_key
+from mlops.storage import online_redis, redis_pipe
+from mlops.storage.online import Ask, Layout, Logs, Memory
+from mlops.storage.redis_pipe import RedisPipe
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import build_features, declaration, online_kernels
 from modules.fraud_detection.src.features.declaration import Declaration, Window, features

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlops import objects, packed
 from mlops.errors import StorageFailed
-from mlops.packed import Packed
+from mlops.releasing import packed
+from mlops.releasing.packed import Packed
+from mlops.storage import objects
 from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from uvicorn import Server
 
-from mlops import journal, packed
-from mlops.labels import decode_record
-from mlops.listening import bind, configured
-from mlops.packed import Packed
-from mlops.registry import STAGE, Version
+from mlops.journaling import journal
+from mlops.journaling.labels import decode_record
+from mlops.releasing import packed
+from mlops.releasing.packed import Packed
+from mlops.releasing.registry import STAGE, Version
+from mlops.serving.listening import bind, configured
 from modules.fraud_detection import serve
 from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.job import Job

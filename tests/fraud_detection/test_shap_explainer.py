@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mlops import objects
-from mlops.objects import MODELS
+from mlops.storage import objects
+from mlops.storage.objects import MODELS
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.explainability import shap_explainer

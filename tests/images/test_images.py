@@ -9,8 +9,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mlops import access, packed
-from mlops.packed import Packed
+from mlops.releasing import packed
+from mlops.releasing.packed import Packed
+from mlops.serving import access
 from modules.fraud_detection.src.models.artifact import Artifact
 from tests.api import READY_SECONDS, Client, processes
 from tests.conftest import ROOT, small_settings

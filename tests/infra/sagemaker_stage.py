@@ -15,7 +15,7 @@ from moto.sagemaker.models import sagemaker_backends
 from moto.sagemakerruntime.models import sagemakerruntime_backends
 
 from infra.sagemaker import Pace
-from mlops import objects
+from mlops.storage import objects
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.src.features.feature_store import FOLDER
 

@@ -12,8 +12,9 @@ import pytest
 
 from infra import sagemaker
 from infra.deploy_endpoint import main
-from mlops import objects, packed
-from mlops.registry import Version
+from mlops.releasing import packed
+from mlops.releasing.registry import Version
+from mlops.storage import objects
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from tests.conftest import ROOT

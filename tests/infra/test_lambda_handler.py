@@ -24,9 +24,9 @@ from cryptography.x509.oid import NameOID
 
 from infra import lambda_handler
 from infra.lambda_handler import BadConfiguration, handler
-from mlops import journal
-from mlops.access import make
-from mlops.labels import DECISION, decode_record
+from mlops.journaling import journal
+from mlops.journaling.labels import DECISION, decode_record
+from mlops.serving.access import make
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import Settings
 from tests.api import Client, serving, settings_of

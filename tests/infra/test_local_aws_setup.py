@@ -9,10 +9,11 @@ import pytest
 
 from infra import local_aws_setup
 from infra.local_aws_setup import NAME, STREAM
-from mlops import aws, messages
-from mlops.alerts import Alert, letter
-from mlops.leases import Leases
-from mlops.records import Shard
+from mlops import aws
+from mlops.alerting import messages
+from mlops.alerting.alerts import Alert, letter
+from mlops.streaming.leases import Leases
+from mlops.streaming.records import Shard
 
 ALERT = Alert("fraud_detection", "drift", "data", "raised", "it moved", {}, "", 1, 1, "0" * 32, 0)
 

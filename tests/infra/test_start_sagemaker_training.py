@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from infra import sagemaker
 from infra.start_sagemaker_training import main
-from mlops import objects
+from mlops.storage import objects
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.src.features.feature_store import FOLDER
 from tests.conftest import ROOT

@@ -14,10 +14,11 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from mlops import journal, tracking
 from mlops.errors import BadConfiguration, MlopsError, NotFound, StorageFailed, Unreachable
-from mlops.group_commit import GroupCommit
-from mlops.journal import Entry
+from mlops.journaling import journal
+from mlops.journaling.group_commit import GroupCommit
+from mlops.journaling.journal import Entry
+from mlops.releasing import tracking
 from mlops.secrets import KEPT, PAUSE, Secrets, variable
 from tests.between import Answer, Asked, Between, Forward
 

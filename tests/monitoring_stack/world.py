@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import polars as pl
 
-from mlops import bootstrap, journal
-from mlops.ledger import wall
-from mlops.releases import Releases
+from mlops import bootstrap
+from mlops.journaling import journal
+from mlops.journaling.ledger import wall
+from mlops.releasing.releases import Releases
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME, Settings
 from monitoring.drift_check import Monitoring

@@ -9,9 +9,9 @@ from urllib.parse import unquote
 import pytest
 
 from infra import lambda_handler
-from mlops import inbox, messages
-from mlops.alerts import Alert, letter
-from mlops.ledger import Ledger
+from mlops.alerting import inbox, messages
+from mlops.alerting.alerts import Alert, letter
+from mlops.journaling.ledger import Ledger
 from tests.terraform import calls, life, rights
 from tests.terraform.calls import Right
 from tests.terraform.life import Life

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlops.contract import Answer, Explanation, Labelled, Request
 from mlops.errors import Damaged
-from mlops.online import Layout, Logs, Memory
+from mlops.storage.online import Layout, Logs, Memory
 from modules.fraud_detection.src.explainability.shap_explainer import Explainer
 from modules.fraud_detection.src.features.online_features import Built, OnlineFeatures, layout
 from modules.fraud_detection.src.features.past import Past

@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 from polars.exceptions import ComputeError, NoDataError, PolarsError
 
-from mlops import objects
 from mlops.errors import BadData, NotFound
+from mlops.storage import objects
 from modules.fraud_detection.src.data.dataset import DataSet, missing
 
 SUFFIXES = (".parquet", ".csv")

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops.errors import BadData, Damaged
-from mlops.online import Ask, Layout
+from mlops.storage.online import Ask, Layout
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import online_kernels

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import polars as pl
 from pydantic import ValidationError
 
-from mlops import objects
 from mlops.errors import Damaged, NotFound
-from mlops.objects import PROCESSED, Objects
+from mlops.storage import objects
+from mlops.storage.objects import PROCESSED, Objects
 from mlops.values import Group
 from modules.fraud_detection.src.data import tables
 from modules.fraud_detection.src.data.dataset import DataSet

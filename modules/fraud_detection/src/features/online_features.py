@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mlops.online import Ask, Layout, Logs, found_at
+from mlops.storage.online import Ask, Layout, Logs, found_at
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import online_kernels
 from modules.fraud_detection.src.features.build_features import MICROSECONDS

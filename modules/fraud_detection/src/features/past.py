@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from mlops.errors import Damaged, MlopsError, StorageFailed
-from mlops.online import Ask, Layout, Logs, Memory
+from mlops.storage.online import Ask, Layout, Logs, Memory
 from modules.fraud_detection.src.features.online_features import Built, OnlineFeatures
 
 Row = Mapping[str, Any]

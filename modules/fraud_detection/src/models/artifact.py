@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from pydantic import ValidationError
 
-from mlops import manifest
 from mlops.errors import Damaged, MlopsError
-from mlops.objects import translated
+from mlops.storage import manifest
+from mlops.storage.objects import translated
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features.declaration import Declaration

@@ -1,0 +1,47 @@
+"""Labels of decisions: dated facts in the journal, and the way in which a past is told all of them again."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mlops.contract import Fact, Labelled, Record
+from mlops.journaling.journal import Journal, Row
+
+DECISION, LABEL = "decision", "label"
+
+Restore = Callable[[Sequence[Mapping[str, Any]], Sequence[Labelled]], Awaitable[None]]
+
+encode = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(Record).decode
+decode_fact = msgspec.json.Decoder(Fact).decode
+
+
+async def facts(journal: Journal, about: bytes) -> list[Fact]:
+    """All that is known about a decision, in the order of the journal."""
+    rows = await asyncio.to_thread(journal.about, [about])
+    return [decode_fact(row.entry.body) for row in rows if row.entry.kind == LABEL]
+
+
+async def replay(journal: Journal, restore: Restore, after: int) -> int:
+    """Hand what the journal holds after a sequence number to `restore`; return how far that is."""
+    while rows := await asyncio.to_thread(journal.page, after):
+        decided = [decode_record(row.entry.body).row for row in rows if row.entry.kind == DECISION]
+        await restore(decided, await asyncio.to_thread(labelled, journal, rows))
+        after = rows[-1].sequence
+    return after
+
+
+def labelled(journal: Journal, rows: Sequence[Row]) -> list[Labelled]:
+    """All that is known by the end of some rows about the decisions that labels among them speak of."""
+    about = {row.entry.about for row in rows if row.entry.kind == LABEL and row.entry.about is not None}
+    if not about:
+        return []
+    known: dict[bytes, list[tuple[int, int]]] = {}
+    for row in journal.about(about):
+        if row.sequence <= rows[-1].sequence:
+            fact = decode_fact(row.entry.body)
+            known.setdefault(row.entry.about or b"", []).append((fact.known_at, fact.label))
+    decisions = journal.find_all(about)
+    return [Labelled(decode_record(row.entry.body).row, known[row.entry.id]) for row in decisions]
