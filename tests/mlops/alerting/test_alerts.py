@@ -533,7 +533,7 @@ opened.deliver()
         """Six processes raise and deliver without end and are killed at any moment; a last one delivers the rest."""
         program = f"""
 import sys
-from mlops import messages
+from mlops.alerting import messages
 from mlops.alerting.alarms import Alarms
 from mlops.journaling.ledger import Ledger
 opened = Alarms(Ledger(sys.argv[1]), "{NAME}", [messages.connect(sys.argv[2])], calm=1, most=10**9)

@@ -89,7 +89,7 @@ class TestEveryWay:
 def test_it_waits_until_something_is_raised(ledger: Ledger, database: str) -> None:
     program = f"""
 import sys
-from mlops import inbox
+from mlops.alerting import inbox
 from mlops.journaling.ledger import Ledger
 opened = inbox.connect("ledger://", Ledger(sys.argv[1]), "{NAME}")
 print("waits", flush=True)

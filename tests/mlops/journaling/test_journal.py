@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 
 ENTRY = """
 import hashlib, sys
-from mlops import journal
+from mlops.journaling import journal
 
 def entry(name, body="{}"):
     id_ = hashlib.blake2b(name.encode(), digest_size=16).digest()

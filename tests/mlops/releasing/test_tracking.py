@@ -138,7 +138,7 @@ class TestBothStores:
 
 def test_processes_that_open_one_new_store_at_once_all_succeed(tmp_path: Path) -> None:
     program = f"""
-from mlops import tracking
+from mlops.releasing import tracking
 with tracking.connect("sqlite:///{tmp_path}/mlflow.db", "{tmp_path}/files").run("same", {{}}) as run:
     run.metrics({{"x": 1.0}})
 """

@@ -134,7 +134,7 @@ def test_a_reader_sees_the_old_file_or_the_new_one_and_never_a_mixture(tmp_path:
 
 def test_a_writer_that_is_killed_never_leaves_half_a_file(tmp_path: Path) -> None:
     program = f"""
-from mlops import objects
+from mlops.storage import objects
 store = objects.connect("file://{tmp_path}/store")
 print("ready", flush=True)
 while True:
@@ -170,7 +170,7 @@ def test_what_a_killed_writer_left_is_swept_away_after_a_day_and_not_before(tmp_
 def test_a_write_that_finds_no_space_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     program = f"""
 import resource, signal
-from mlops import objects
+from mlops.storage import objects
 from mlops.errors import OutOfSpace
 from pathlib import Path
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
