@@ -32,8 +32,23 @@ SMALL = {"customers": 150, "terminals": 100, "days": 70}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests come first, so that in the end no worker waits for another's."""
-    items.sort(key=lambda item: item.get_closest_marker("no_cover") is None)
+    """The longest tests come first in each worker's share, so that in the end nobody waits for another's.
+
+    pytest-xdist gives each worker an equal share of the list, in its order, and lets who is done steal from the end of
+    another's. The files of long tests are dealt out in turns.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    long = [item for item in items if item.get_closest_marker("no_cover")]
+    others = [item for item in items if not item.get_closest_marker("no_cover")]
+    files = list(dict.fromkeys(item.path for item in long))
+    dealt: list[pytest.Item] = []
+    for number in range(workers):
+        share = (len(items) - len(dealt)) // (workers - number)
+        mine = [item for item in long if files.index(item.path) % workers == number]
+        short = max(0, share - len(mine))
+        dealt += mine + others[:short]
+        others = others[short:]
+    items[:] = dealt + others
 
 
 @pytest.fixture(autouse=True)

@@ -294,7 +294,7 @@ def test_several_workers_count_every_answer_once_even_when_one_is_killed(
                 assert len(process.children()) == 2
                 killed = process.children()[0]
                 os.kill(killed, signal.SIGKILL)
-                awaited(partial(replaced, process, killed), 30)
+                awaited(partial(replaced, process, killed), 120)
                 awaited(lambda: ready(client), 60)
     kept = journal.connect(settings.platform.journal)
     assert kept.verify().count == answered

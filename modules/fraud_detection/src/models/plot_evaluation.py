@@ -56,4 +56,5 @@ def _scores(axes: Axes, scores: Floats, labels: Ints) -> None:
         axes.hist(scores[labels == value], bins=bins, color=color, alpha=0.65, label=name)
     axes.set(yscale="log", xlabel="score", ylabel="transactions")
     axes.set_title("Scores by label", loc="left")
-    axes.legend(frameon=False)
+    # Where a legend fits best is looked for among all bars, which takes a second on a busy machine and warns of it.
+    axes.legend(frameon=False, loc="upper center")
