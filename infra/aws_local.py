@@ -30,6 +30,7 @@ from infra import local_servers
 from mlops.errors import MlopsError
 from mlops.journaling import journal
 from mlops.journaling.ledger import Ledger
+from mlops.storage.objects import DRIFT_REPORTS, EXPLANATIONS, MODELS, MONITORING, PROCESSED, RAW
 
 ROOT = Path(__file__).parents[1]
 BUCKET, STREAM, NAME, SECRET = "mlops-fraud-dev", "fraud-transactions", "mlops-alerts", "mlops/redis-url"
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with local_servers.aws() as address, local_servers.redis() as redis, tempfile.TemporaryDirectory() as folder:
             local = Local(words.module, Path(folder), address)
             create(local, redis)
-            for step in (train, consume, alert):
+            for step in (train, consume, alert, export):
                 step(local)
             look(local, redis)
     except MlopsError as error:
@@ -151,7 +152,7 @@ def create(local: Local, redis: str) -> None:
 def train(local: Local) -> None:
     """Put raw transactions into the bucket, and make a version of what lies there."""
     local.run(f"modules.{local.module}", "pipeline", "--only", "data")
-    raw = next(iter(local.keys("data/raw/")))
+    raw = next(iter(local.keys(f"{RAW}/")))
     local.run(f"modules.{local.module}", "pipeline", "--data", f"s3://{BUCKET}/{raw}")
     model = local.keys("mlartifacts/")
     check(bool(model), "MLflow has stored nothing in the bucket")
@@ -182,7 +183,7 @@ def grown(local: Local) -> Iterator[Mapping[str, Any]]:
     data = yaml.safe_load((ROOT / "modules" / local.module / "config" / "config.yaml").read_text(encoding="utf-8"))[
         "data"
     ]
-    body = local.client("s3").get_object(Bucket=BUCKET, Key=next(iter(local.keys("data/raw/"))))["Body"].read()
+    body = local.client("s3").get_object(Bucket=BUCKET, Key=next(iter(local.keys(f"{RAW}/"))))["Body"].read()
     id_, time_, label = data["id"], data["time"]["column"], data["label"]
     table = pl.read_parquet(BytesIO(body)).sort(time_).tail(SENT).drop(label["column"], label["known_at"])
     for row in table.with_columns(pl.col(time_).dt.to_string("%Y-%m-%dT%H:%M:%S")).to_dicts():
@@ -211,9 +212,17 @@ def alert(local: Local) -> None:
     tell("alerted", f"drift went over SNS and SQS; the ledger has: {', '.join(act.act for act in found)}")
 
 
+def export(local: Local) -> None:
+    """Write the day on which the worker decided, for which the scheduler waits until it is over."""
+    kept = journal.connect(local.environment["MLOPS_PLATFORM__JOURNAL"])
+    day = datetime.fromtimestamp(next(kept.since(0)).entry.at / 1e6, UTC).date()
+    kept.close()
+    tell("exported", local.run(f"modules.{local.module}", "export", "--day", f"{day}").strip())
+
+
 def look(local: Local, redis: str) -> None:
     """Look at what lies where: every folder of the layout, the live state, and the secret nowhere."""
-    folders = ("data/raw", "data/processed", "models", "drift_reports", "explanations")
+    folders = (RAW, PROCESSED, MODELS, MONITORING, DRIFT_REPORTS, EXPLANATIONS)
     counts = {name: len(local.keys(f"{name}/")) for name in folders}
     check(all(counts.values()), f"a folder of the bucket is empty: {counts}")
     tell("stored", ", ".join(f"{name}/ {count}" for name, count in counts.items()))

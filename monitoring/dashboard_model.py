@@ -49,7 +49,7 @@ def predictions() -> Panels:
 
 def drift() -> Panels:
     """Each feature over time and now; whether checks are made; what the model is worth; what was told."""
-    psi = 'max by (column) (last_over_time(drift_psi{module="$module"}[2d]))'
+    psi = 'max by (column) (drift_psi{module="$module"})'
     return [
         series(
             Words(
@@ -77,8 +77,8 @@ def drift() -> Panels:
         series(
             Words("Average precision", "Estimated without labels, and measured on labels that have matured.", "short"),
             [
-                Query('max(last_over_time(estimated_average_precision{module="$module"}[2d]))', "estimated"),
-                Query('max(last_over_time(realised_average_precision{module="$module"}[2d]))', "measured"),
+                Query('max(estimated_average_precision{module="$module"})', "estimated"),
+                Query('max(realised_average_precision{module="$module"})', "measured"),
             ],
             8,
             {"estimated": style.MIDDLE, "measured": style.DARK},

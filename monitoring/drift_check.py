@@ -22,11 +22,10 @@ from mlops.journaling.journal_table import JournalTable
 from mlops.releasing.registry import Version
 from mlops.settings import Platform
 from mlops.storage import manifest, objects
-from mlops.storage.objects import DRIFT_REPORTS
 from mlops.values import Duration, Group, seconds
-from monitoring import drift, drift_page, performance, reference
+from monitoring import drift, performance, reference, stored_reports
 from monitoring.drift import Drift
-from monitoring.drift_report import DRIFTED, DriftReport, Estimate, Performance, conclude, plain
+from monitoring.drift_report import DRIFTED, DriftReport, Estimate, Performance, conclude
 from monitoring.reference import Reference
 from monitoring.vitals import Vitals
 
@@ -96,14 +95,6 @@ def check(
     )  # fmt: skip
 
 
-def store(report: DriftReport, place: objects.Objects) -> str:
-    """Keep a report as JSON and as a page; return where the page lies."""
-    home = f"{DRIFT_REPORTS}/{report.name}/{report.until:%Y-%m-%dT%H-%M-%S}-version-{report.version}"
-    objects.write(place, f"{home}/report.json", json.dumps(plain(report), indent=1, default=str).encode())
-    objects.write(place, f"{home}/report.html", drift_page.write(plain(report)).encode())
-    return place.url(f"{home}/report.html")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check once; return 0, 2 where something has drifted, or 1 after one line that says what is wrong."""
     words = _parser().parse_args(arguments)
@@ -116,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table.read_on()
         report = check(words.module, platform, table, chosen, until, 1, words.since)
         print(f"{report.headline}  version {report.version}, snapshot {report.snapshot}, {report.rows:,} decisions")
-        print(store(report, platform.objects))
+        print(stored_reports.store(report, platform.objects))
         return 2 if report.verdict == DRIFTED else 0
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable
 from datetime import UTC
+from typing import TYPE_CHECKING
 
 from mlops.alerting.alerts import Alert
 from mlops.traffic import Traffic
 from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
+
+if TYPE_CHECKING:
+    from prometheus_client import Gauge
 
 
 class DriftMetrics:
@@ -31,6 +35,7 @@ class DriftMetrics:
         self._alerts = Gauge("alerts_open", "Alarms that go on.", ["module", "kind"], registry=registry)
         self._weight = Gauge("traffic_weight", "The share of each arm.", ["module", "arm"], registry=registry)
         self._server = start_http_server(port, host, registry)[0]
+        self._columns: dict[str, set[str]] = {}
 
     @property
     def port(self) -> int:
@@ -40,16 +45,19 @@ class DriftMetrics:
     def checked(self, report: DriftReport) -> None:
         """Take over what a check found."""
         name = report.name
-        for column in [*report.columns, *([report.prediction] if report.prediction is not None else [])]:
-            self._psi.labels(name, column.name).set(column.psi or 0.0)
+        columns = [*report.columns, *([report.prediction] if report.prediction is not None else [])]
+        # A column that could not be judged is not one without drift.
+        judged = {column.name: column.psi for column in columns if column.verdict != TOO_FEW}
+        for column in self._columns.get(name, set()) | judged.keys():
+            _show(self._psi, judged.get(column), name, column)
+        self._columns[name] = set(judged)
         self._drifted.labels(name).set(report.verdict == DRIFTED)
         self._judged.labels(name).set(report.verdict != TOO_FEW)
         # It is UTC without saying so, and a host may keep another time.
         self._checked.labels(name).set(report.until.replace(tzinfo=UTC).timestamp())
         expected = None if report.estimated is None else report.estimated.expected
         for gauge, found in ((self._estimated, expected), (self._realised, report.realised)):
-            if found is not None and found.average_precision is not None:
-                gauge.labels(name).set(found.average_precision)
+            _show(gauge, None if found is None else found.average_precision, name)
 
     def stands(self, name: str, kinds: Iterable[str], alerts: Iterable[Alert], traffic: Traffic | None) -> None:
         """Take over which alarms go on, of all kinds that there are, and who answers."""
@@ -65,3 +73,11 @@ class DriftMetrics:
         """Serve them no longer."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _show(gauge: "Gauge", value: float | None, *labels: str) -> None:
+    """Set a series, or take it away where there is nothing to tell."""
+    if value is None:
+        gauge.remove(*labels)
+    else:
+        gauge.labels(*labels).set(value)

@@ -22,10 +22,12 @@ from mlops.journaling.journal import Journal
 from mlops.journaling.journal_table import JournalTable
 from mlops.settings import Platform
 from mlops.values import seconds
-from monitoring import drift_check, vitals
+from monitoring import drift_check, stored_reports, vitals
+from monitoring.daily_export import DailyExport
 from monitoring.drift_check import MODULES, Monitoring
 from monitoring.drift_metrics import DriftMetrics
 from monitoring.drift_report import DRIFTED, TOO_FEW, DriftReport
+from monitoring.stored_reports import Newest
 
 EVERY = 60
 """Seconds between two looks at what is due."""
@@ -62,6 +64,8 @@ class Scheduler:
         self._alarms = alarms.connect(words, platform.ledger, module.name, platform.now)
         self._inbox: Inbox = inbox.connect(words.inbox, platform.ledger, module.name, platform.now)
         self._table = JournalTable(module.journal)
+        self._export = DailyExport(self._turns, module.journal, platform.objects)
+        self._newest = Newest(platform.objects, module.name)
 
     def tick(self) -> DriftReport | None:
         """Look how things stand, check if a check is due, tell what is to be told, and retrain if that is asked for."""
@@ -69,13 +73,11 @@ class Scheduler:
         try:
             self._look()
             report = self._check_if_due()
+            self._export_if_due()
         finally:
             self._alarms.deliver()
         if self._metrics is not None:
-            traffic = self._module.platform.ledger.traffic(self._module.name)
-            self._metrics.stands(self._module.name, KINDS, self._alarms.open(), traffic)
-            if report is not None:
-                self._metrics.checked(report)
+            self._show(self._metrics)
         self._hear(report is not None and report.verdict == DRIFTED)
         return report
 
@@ -100,22 +102,19 @@ class Scheduler:
 
     def _check_if_due(self) -> DriftReport | None:
         """Run the latest check that is due, unless it was run; those that were missed before it are not made up for."""
-        now = ORIGIN + timedelta(microseconds=self._module.platform.now())
-        slot = _slot(now, self._module.words.at)
+        slot = _slot(self._now(), self._module.words.at)
         turn = self._turns.take(f"check {slot:%Y-%m-%dT%H:%M}")
         if turn is None:
             return None
         try:
             with turn.kept():
                 report, link = self._check(slot)
-        except MlopsError as error:
-            turn.failed(str(error))
-            self._alarms.say("failed run", "drift check", True, str(error))
+        except BaseException as error:
+            turn.failed(_said(error))
+            self._alarms.say("failed run", "drift check", True, _said(error))
+            if not isinstance(error, MlopsError):
+                raise
             return None
-        except BaseException:
-            turn.failed("an error of ours; the log says more")
-            self._alarms.say("failed run", "drift check", True, "an error of ours; the log says more")
-            raise
         drifted = report.verdict == DRIFTED
         self._alarms.say("failed run", "drift check", False, "the check ran")
         values = {column.name: column.psi for column in report.columns if column.verdict == DRIFTED}
@@ -132,7 +131,29 @@ class Scheduler:
             raise NotFound(f"no version of '{module.name}' is in production; make one first")
         checked = [work for work in self._turns.known("check ") if work.result.get("version") == traffic.production]
         report = drift_check.check(module.name, module.platform, self._table, module.words, slot, len(checked) + 1)
-        return report, drift_check.store(report, module.platform.objects)
+        return report, stored_reports.store(report, module.platform.objects)
+
+    def _export_if_due(self) -> None:
+        """Write the journal of the days that are over; what fails there is told, and stops nothing else."""
+        now = self._now()
+        try:
+            if self._export.write_if_due(_slot(now, self._module.words.at), now) is not None:
+                self._alarms.say("failed run", "journal export", False, "the export ran")
+        except Exception as error:
+            log.error("the journal was not exported: %s", error, exc_info=not isinstance(error, MlopsError))
+            self._alarms.say("failed run", "journal export", True, _said(error))
+
+    def _show(self, metrics: DriftMetrics) -> None:
+        """Let Prometheus see how things stand, and the newest check, whoever made it and whenever."""
+        traffic = self._module.platform.ledger.traffic(self._module.name)
+        metrics.stands(self._module.name, KINDS, self._alarms.open(), traffic)
+        try:
+            report = self._newest.look(self._now())
+        except MlopsError as error:
+            log.warning("the newest drift report cannot be read: %s", error)
+            return
+        if report is not None:
+            metrics.checked(report)
 
     def _hear(self, drifted: bool) -> None:
         """Retrain for what was raised; and again after each check that finds it still."""
@@ -145,6 +166,9 @@ class Scheduler:
         going_on = [alert for alert in self._alarms.open() if alert.kind == "drift"]
         if drifted and not heard and going_on:
             self._retrain(going_on[0])
+
+    def _now(self) -> datetime:
+        return ORIGIN + timedelta(microseconds=self._module.platform.now())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,6 +235,10 @@ def _slot(now: datetime, at: str) -> datetime:
         raise BadConfiguration(f"monitoring.at is '{at}', which is no time of day; write one such as 02:00") from None
     slot = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     return slot if slot <= now else slot - timedelta(days=1)
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, MlopsError) else "an error of ours; the log says more"
 
 
 def _numbers(report: DriftReport) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mlops.errors import BadData
 from modules.fraud_detection.src.models.profile import profile
 from monitoring.drift import Drift, compare, label_drift
-from monitoring.drift_report import ColumnDrift, LabelDrift
+from monitoring.drift_report import ColumnDrift, LabelDrift, Moments
 
 WORDS = Drift()
 ANY = Drift(psi=1e-9, null_share=1e-9, new_share=1e-9, label_ratio=1 + 1e-9, rows=50, labels=50, false_alarm=0.6)
@@ -47,6 +47,12 @@ def test_a_planted_shift_is_found_and_said() -> None:
     # Two normals that are .6 apart are 2 Phi(.3) - 1 apart at most.
     assert found.kolmogorov_smirnov == pytest.approx(0.236, abs=0.03)
     assert found.then and found.now and found.now.mean - found.then.mean == pytest.approx(0.6, abs=0.08)
+
+
+def test_the_numbers_that_sum_up_a_column_are_those_of_then_and_of_now() -> None:
+    found = one([0.0, 10.0] * 500, [-1.0, 7.0, None] * 300)
+    assert found.then == Moments(mean=5, std=5, min=0, max=10)
+    assert found.now == Moments(mean=3, std=4, min=-1, max=7)
 
 
 def test_a_difference_that_is_certain_but_small_is_stable() -> None:

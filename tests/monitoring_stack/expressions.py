@@ -1,6 +1,7 @@
 """What the rules and the dashboards ask of Prometheus, taken from their files."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,22 @@ def dashboards() -> Mapping[str, dict[str, Any]]:
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The panels that show something."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def row(dashboard: Mapping[str, Any], title: str) -> list[dict[str, Any]]:
+    """The panels below a row, up to the next one."""
+    found, inside = [], False
+    for panel in dashboard["panels"]:
+        if panel["type"] == "row":
+            inside = panel["title"] == title
+        elif inside:
+            found.append(panel)
+    return found
+
+
+def outline(expression: str) -> str:
+    """An expression without its filters and windows: functions, groups and metrics."""
+    return re.sub(r"\{.*?\}|\[.*?\]", "", expression)
 
 
 def asked_by_rules() -> list[Asked]:

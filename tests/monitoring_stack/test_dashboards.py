@@ -22,6 +22,25 @@ from tests.monitoring_stack.expressions import Asked
 BOARDS = expressions.dashboards()
 GRAFANA = ROOT / "infra" / "grafana" / "provisioning"
 PANELS = [(name, panel) for name, board in BOARDS.items() for panel in expressions.panels(board)]
+TAKES, EXPLAINS = "predict_request_duration_seconds_bucket", "explain_request_duration_seconds_bucket"
+FAILED = "sum(rate(explain_requests_total)) / clamp_min(sum(rate(explain_requests_total)), 1e-9)"
+QUANTILES = [f"histogram_quantile(0.{part}, sum by (le) (rate({{}})))" for part in (50, 95, 99)]
+SPECIFIED: list[tuple[str, str, str, list[str]]] = [
+    ("Latency", "Latency of /predict", "timeseries", [each.format(TAKES) for each in QUANTILES]),
+    ("Latency", "Latency by version, p99", "timeseries",
+     ["histogram_quantile(0.99, sum by (le, arm, version) (rate(decision_duration_seconds_bucket)))"]),
+    ("Throughput and errors", "Throughput by status", "timeseries", ["sum by (status) (rate(predict_requests_total))"]),
+    ("Predictions", "Predictions by decision", "timeseries", ["sum by (decision) (rate(decisions_total))"]),
+    ("Predictions", "Predictions by version", "timeseries", ["sum by (version) (rate(decisions_total))"]),
+    ("Predictions", "Predictions by arm", "timeseries", ["sum by (arm) (rate(decisions_total))"]),
+    ("Predictions", "Predictions in the chosen time", "table",
+     ["sum by (arm, version, decision) (increase(decisions_total))"]),
+    ("Drift", "Drift of each feature", "timeseries", ["max by (column) (drift_psi)"]),
+    ("Drift", "Latest drift", "bargauge", ["sort_desc(max by (column) (drift_psi))"]),
+    ("Explanations", "Model Explainability Latency", "timeseries", [each.format(EXPLAINS) for each in QUANTILES]),
+    ("Explanations", "/explain error rate", "timeseries", [FAILED, FAILED]),
+]  # fmt: skip
+"""Row, title and kind of each panel that the specification asks for, and what its queries read in which groups."""
 each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
 each_panel = pytest.mark.parametrize(
     "panel", [panel for _, panel in PANELS], ids=[panel["title"] for _, panel in PANELS]
@@ -112,11 +131,20 @@ def test_a_query_parses_and_names_the_module_that_was_chosen(asked: Asked) -> No
     assert 'module="fraud_detection"' in asked.expression or "fraud_detection|" in asked.expression or about_machines
 
 
-def test_the_panels_that_the_specification_names_are_there() -> None:
-    titles = {panel["title"] for name, panel in PANELS if name == "explainability_latency_panel.json"}
-    assert {"Model Explainability Latency", "/explain error rate"} <= titles
+def test_the_rows_stand_in_their_order() -> None:
     rows = [panel["title"] for panel in BOARDS["latency_drift_dashboard.json"]["panels"] if panel["type"] == "row"]
     assert rows[:5] == ["Latency", "Throughput and errors", "Predictions", "Drift", "Canary"]
+
+
+@pytest.mark.parametrize(
+    ("row", "title", "kind", "shows"), SPECIFIED, ids=[f"{row}: {title}" for row, title, *_ in SPECIFIED]
+)
+def test_a_panel_that_the_specification_names_shows_its_metric_in_its_groups(
+    row: str, title: str, kind: str, shows: list[str]
+) -> None:
+    found = [panel for board in BOARDS.values() for panel in expressions.row(board, row) if panel["title"] == title]
+    assert [panel["type"] for panel in found] == [kind]
+    assert [expressions.outline(target["expr"]) for target in found[0]["targets"]] == shows
 
 
 def test_red_is_for_what_is_wrong_alone() -> None:
