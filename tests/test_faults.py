@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from mlops.journaling import journal
@@ -28,14 +29,17 @@ from mlops.storage.redis_pipe import RedisPipe
 from modules.fraud_detection import train
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
+from modules.fraud_detection.src.live_predictor import LivePredictor
 from tests.api import Client, Process, children, processes, serving, settings_of
 from tests.conftest import run, small_job
+from tests.mlops.test_logs import written
 from tests.redis_server import RedisServer
 from tests.test_predict import transaction
 
 pytestmark = pytest.mark.no_cover
 
 START = "2025-05-01T10:00:00"
+FAILED = 'request_errors_total{kind="failed"}'
 
 
 def awaited(done: Callable[[], bool], seconds: float = 20) -> None:
@@ -191,6 +195,83 @@ def test_a_locked_journal_is_told_to_come_again_and_nothing_is_half_done(finishe
         # What was refused is not in the past of what came after.
         assert seen(client, again)["features"]["customer_id_amount_count_1d"] == 2
         assert after["replayed"] is False
+
+
+def test_the_api_is_not_ready_while_its_journal_cannot_be_reached(
+    finished: Job, tmp_path: Path, postgres: Callable[[], str], postgres_server: str
+) -> None:
+    """The database lets nobody in for a while, and nothing but the journal keeps the API from being ready."""
+    url = postgres()
+    name = url.split("?")[0].rsplit("/", 1)[1]
+    settings = settings_of(finished, tmp_path, platform={"journal": url})
+    with serving(settings) as client, psycopg.connect(postgres_server, autocommit=True) as server:
+        assert client.post("/predict", transaction("with")).status == 200
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        for path in ("/ready", "/ping"):
+            found = client.get(path)
+            assert (found.status, found.body["ready"], found.body["version"]) == (503, False, 1)
+            assert "does not answer" in found.body["problem"]
+        assert client.get("/health").status == 200
+        assert client.post("/predict", transaction("without")).status == 503
+        server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        client.wait_ready()
+        awaited(lambda: client.post("/predict", transaction("without")).status == 200)
+
+
+def test_an_explanation_that_fails_is_answered_logged_and_counted_and_the_next_works(
+    finished: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(settings_of(finished, tmp_path)) as client, written("serving") as lines:
+        decided = client.post("/predict", transaction("decided")).body["decision_id"]
+
+        def counted() -> list[float]:
+            return [client.metric(line) for line in ('explain_requests_total{status="500"}', FAILED)]
+
+        for asked in ({"decision_id": decided}, transaction("decided"), transaction("not decided")):
+            before, said = counted(), len(lines())
+            with monkeypatch.context() as patch:
+                patch.setattr(LivePredictor, "explain", broken)
+                failed = client.post("/explain", asked, **{"X-Request-ID": "shop-1"})
+            assert failed.status == 500
+            assert failed.body == {"error": {"field": None, "reason": "an error of ours; it was logged"}}
+            assert counted() == [one + 1 for one in before]
+            (line,) = lines()[said:]
+            assert (line["level"], line["message"], line["request_id"]) == ("error", "a request failed", "shop-1")
+            assert line["error"].endswith("ZeroDivisionError: planted")
+            assert line["version"] == 1
+            assert len(line["decision_id"]) == 32
+            assert (line["decision_id"] == decided) == (asked != transaction("not decided"))
+            assert client.post("/explain", asked).status == 200
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError("planted")
+
+
+def test_an_object_store_that_fails_costs_no_explanation_and_is_told(finished: Job, tmp_path: Path) -> None:
+    """Where explanations would lie there is a file. All that the process says are lines, and no card is in them."""
+    store, card = tmp_path / "store", "4111111111111111"
+    store.mkdir()
+    (store / "explanations").write_text("in the way")
+    settings = settings_of(finished, tmp_path, platform={"objects": f"file://{store}"})
+    with processes(settings, tmp_path) as (_, client):
+        decided = client.post("/predict", transaction("told")).body["decision_id"]
+        for name in ("shop-1", card):
+            assert client.post("/explain", {"decision_id": decided}, **{"X-Request-ID": name}).status == 200
+        told: list[dict[str, Any]] = []
+
+        def all_told() -> bool:
+            lines = [json.loads(line) for line in (tmp_path / "serve.log").read_text().splitlines()]
+            told[:] = [line for line in lines if line["message"] == "an explanation could not be stored"]
+            return len(told) >= 2
+
+        awaited(all_told)
+        assert client.post("/explain", {"decision_id": decided}, Accept="image/png").status == 200
+        assert client.get("/ready").status == 200
+    assert len(told) == 2
+    assert {line["request_id"] for line in told} == {"shop-1", "[card]"}
+    assert {(line["level"], line["decision_id"], line["version"]) for line in told} == {("warning", decided, 1)}
 
 
 def test_a_full_disk_refuses_and_recovers(finished: Job, tmp_path: Path) -> None:
@@ -473,7 +554,9 @@ def test_the_clock_never_goes_back() -> None:
     assert [clock.now() for _ in range(4)] == [5, 9, 9, 10]
 
 
-def test_an_entry_is_masked_in_no_journal_but_in_every_log(finished: Job, tmp_path: Path) -> None:
+def test_an_entry_is_masked_in_no_journal_but_in_every_log_whose_lines_name_the_request(
+    finished: Job, tmp_path: Path
+) -> None:
     card = "4111111111111111"
     settings = settings_of(finished, tmp_path)
     with processes(settings, tmp_path) as (_, client):
@@ -482,4 +565,19 @@ def test_an_entry_is_masked_in_no_journal_but_in_every_log(finished: Job, tmp_pa
         client.post("/predict", transaction("masked", customer_id=card, amount=1.0))
         client.post("/predict", {**transaction("bad"), "customer_id": card, "amount": card})
         exposed = client.get("/metrics").body.decode() + json.dumps(client.get("/ready").body)
-    assert card not in (tmp_path / "serve.log").read_text() + exposed
+        other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        refused = [
+            client.post("/predict", transaction("locked"), **{"X-Request-ID": name}) for name in ("shop-1", card)
+        ]
+        other.close()
+        assert [found.status for found in refused] == [503, 503]
+        named = client.post("/predict", transaction("locked")).body["decision_id"]
+    written_down = (tmp_path / "serve.log").read_text()
+    assert card not in written_down + exposed
+    lines = [json.loads(line) for line in written_down.splitlines()]
+    told = [line for line in lines if line["message"] == "not decided"]
+    assert [line["request_id"] for line in told] == ["shop-1", "[card]"]
+    assert {(line["level"], line["decision_id"], line["version"]) for line in told} == {("error", named, 1)}
+    assert all("locked" in line["reason"] for line in told)
+    assert "the traffic changes" in [line["message"] for line in lines]

@@ -24,7 +24,9 @@ from mlops.storage import objects
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
+from modules.fraud_detection.src.explainability.shap_explainer import Explainer
 from modules.fraud_detection.src.features import feature_store
+from modules.fraud_detection.src.models.tree_shap import TreeShap
 from tests.api import Client, processes, serving, settings_of
 from tests.conftest import ROOT
 from tests.services import missing
@@ -173,6 +175,18 @@ def test_a_transaction_can_be_explained_without_being_decided(api: Client) -> No
     decided = api.post("/predict", asked).body
     assert decided["replayed"] is False
     assert decided["fraud_probability"] == said["fraud_probability"]
+
+
+def test_what_explains_is_made_when_a_version_wakes_and_by_no_request(
+    api: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    for kind, name in ((Explainer, "__init__"), (TreeShap, "of")):
+        monkeypatch.setattr(kind, name, lambda *_, name=f"{kind.__name__}.{name}": made.append(name))
+    decided = api.post("/predict?explain=true", transaction("ready made")).body
+    for asked in ({"decision_id": decided["decision_id"]}, transaction("ready made"), transaction("not decided")):
+        assert api.post("/explain", asked).status == 200
+    assert made == []
 
 
 def test_an_explanation_can_be_seen(api: Client) -> None:

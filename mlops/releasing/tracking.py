@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SQLITE = "sqlite:///"
+SERVER, DRIVEN = "postgresql://", "postgresql+psycopg://"
+"""A PostgreSQL server as settings name it, and as SQLAlchemy does with the driver that we have."""
+MAKING_TABLES = 710216
+"""Of a server's locks, the one under which MLflow's tables are made; the journal's has the number before."""
+PATIENCE = 5
+"""Seconds to wait for a server to let us in."""
 LONGEST_VALUE = 500
 
 
@@ -101,7 +107,7 @@ class Run:
 
 
 def connect(uri: str, artifacts: str) -> Tracking:
-    """Open MLflow's store at `uri`, creating a SQLite file and its tables where there are none."""
+    """Open MLflow's store at `uri`, and make a database's tables, and a SQLite file, where there are none."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -112,7 +118,9 @@ def connect(uri: str, artifacts: str) -> Tracking:
     uri = secrets.resolve(uri)
     if uri.startswith(SQLITE):
         uri = f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
-    with _one_at_a_time(uri), translated():
+    elif uri.startswith(SERVER):
+        uri = f"{DRIVEN}{uri.removeprefix(SERVER)}"
+    with translated(), _one_at_a_time(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return Tracking(client, "" if uri.startswith("http") else _located(artifacts))
@@ -127,20 +135,22 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError) as error:
-        said = " ".join(str(error).split())
+        said = " ".join(str(error).split()).replace(DRIVEN, SERVER)
         line = secrets.hidden(said)
         # What caused it is shown where it is logged, and must not show more.
         cause = error if line == said else None
         raise Unreachable(f"MLflow's store failed: {line}; check platform.tracking") from cause
 
 
+def _one_at_a_time(uri: str) -> contextlib.AbstractContextManager[None]:
+    """Let one process at a time make a database's tables: two at once would each fail on the other's."""
+    if uri.startswith(SQLITE):
+        return _file_locked(Path(uri.removeprefix(SQLITE)))
+    return _server_locked(uri) if uri.startswith(DRIVEN) else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
-    """Let one process at a time make the tables of a SQLite store: two at once would each fail on the other's."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    file = Path(uri.removeprefix(SQLITE))
+def _file_locked(file: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.with_name(f"{file.name}.lock").open("w")
@@ -148,6 +158,20 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
         raise StorageFailed(f"cannot use {file.parent} for MLflow's store: {error.strerror}") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _server_locked(uri: str) -> Iterator[None]:
+    """Hold the server's lock; it is given back with the connection.
+
+    A server that does not answer is told here and at once: MLflow would go on asking it for minutes.
+    """
+    import sqlalchemy as sa
+
+    engine = sa.create_engine(uri, poolclass=sa.NullPool, connect_args={"connect_timeout": PATIENCE})
+    with engine.connect() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_lock(MAKING_TABLES)))
         yield
 
 

@@ -3,7 +3,9 @@
 FastAPI carries the routes that are not hot.
 """
 
+import itertools
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,9 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from mlops import logs
 from mlops.errors import MlopsError, NotFound, Refused, StorageFailed
+from mlops.logs import RequestId
 from mlops.serving.access import Access, Serving
 from mlops.serving.connection import Answer, Head, Headers
 
@@ -23,6 +27,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 JSON = b"application/json"
+REQUEST_ID = b"x-request-id"
+FITS = re.compile(rb"[!-~]{1,128}")
+"""What a caller may call a request: a text that a log and a header can hold."""
 encode = msgspec.json.Encoder().encode
 log = logging.getLogger("serving")
 
@@ -34,6 +41,7 @@ class Call(NamedTuple):
     query: bytes = b""
     accept: bytes = b""
     rest: str = ""
+    request: RequestId = b""
 
 
 class Reply(NamedTuple):
@@ -81,6 +89,10 @@ class Door:
     A route with a fixed path is looked up and called at once; FastAPI carries the others, the documents and the
     unknown paths. `told` hears of every answer, path, status and seconds, before it is sent. `document` gives the
     OpenAPI document, which can change with the version that is served.
+
+    A request is called what its `X-Request-ID` says, or gets a number. Its answer carries that, and so does every line
+    of the log about it. An answer that comes the short way does not carry a number unless it tells of a failure, and
+    what is refused under overload carries nothing: both have to be cheap, and no line speaks of them.
     """
 
     def __init__(
@@ -97,6 +109,7 @@ class Door:
         self._start, self._stop, self._told, self._guarded = start, stop, told, guarded
         self._carried = self._carrying(routes, title, document)
         self._busy = 0
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -105,6 +118,11 @@ class Door:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
+        request = _given(scope["headers"]) or next(self._numbers)
+        with logs.handling(request):
+            await self._reply(scope, receive, _marking(send, request))
+
+    async def _reply(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._hidden(scope["server"][1], scope["path"]):
             reply = HIDDEN
         elif (route := self._direct.get((scope["method"], scope["path"]))) is not None:
@@ -130,17 +148,24 @@ class Door:
             answer(ready.status, _lines(ready), ready.body)
             return
         began = time.perf_counter()
+        request: RequestId = next(self._numbers)
 
         def done(reply: Reply) -> None:
             self._busy -= 1
-            answer(reply.status, _lines(reply), reply.body)
+            lines = _lines(reply)
+            if reply.status >= 500 or isinstance(request, bytes):
+                lines += b"%b: %b\r\n" % _mark(request)
+            answer(reply.status, lines, reply.body)
 
         self._busy += 1
         try:
-            _, accept = self._let_in(route, head.headers, head.port)
-            begin(Call(body, accept=accept), done)
+            _, accept, given = self._let_in(route, head.headers, head.port)
+            request = given or request
+            begin(Call(body, accept=accept, request=request), done)
         except Exception as error:
-            refused = refusal(error)
+            request = _given(head.headers) or request
+            with logs.handling(request):
+                refused = refusal(error)
             self._told(route.path, refused.status, time.perf_counter() - began)
             done(refused)
 
@@ -151,7 +176,7 @@ class Door:
         began = time.perf_counter()
         self._busy += 1
         try:
-            length, accept = self._let_in(route, scope["headers"], scope["server"][1])
+            length, accept, _ = self._let_in(route, scope["headers"], scope["server"][1])
             body = await self._body(length, receive) if route.method == "POST" else b""
             reply = await route.handle(Call(body, scope["query_string"], accept, rest))
             counted = route.counts
@@ -163,10 +188,10 @@ class Door:
             self._told(route.path, reply.status, time.perf_counter() - began)
         return reply
 
-    def _let_in(self, route: Route, headers: Headers, port: int) -> tuple[int, bytes]:
-        """Hold a request's head against the limits and keys; return its length and what it accepts."""
+    def _let_in(self, route: Route, headers: Headers, port: int) -> tuple[int, bytes, bytes | None]:
+        """Hold a request's head against the limits and keys; return its length, what it accepts, and its id if any."""
         accept = authorization = b""
-        length = 0
+        length, given = 0, None
         for name, value in headers:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else 0
@@ -174,11 +199,13 @@ class Door:
                 authorization = value
             elif name == b"accept":
                 accept = value
+            elif name == REQUEST_ID:
+                given = value if FITS.fullmatch(value) else given
             elif name == b"content-encoding" and value.lower() != b"identity":
                 raise Refused("compressed bodies are not taken", status=415)
         if route.scope and (self._guarded is None or port != self._guarded.port):
             self._access.enter(authorization, route.scope)
-        return length, accept
+        return length, accept, given
 
     async def _body(self, length: int, receive: Receive) -> bytes:
         parts, size, more = [], length, True
@@ -250,6 +277,27 @@ EXTRA: Mapping[int, Headers] = {
     429: [(b"retry-after", b"1")],
     503: [(b"retry-after", b"1")],
 }
+
+
+def _given(headers: Headers) -> bytes | None:
+    """What the caller calls the request, where that fits."""
+    fitting = [value for name, value in headers if name == REQUEST_ID and FITS.fullmatch(value)]
+    return fitting[-1] if fitting else None
+
+
+def _mark(request: RequestId) -> tuple[bytes, bytes]:
+    return REQUEST_ID, logs.named(request).encode()
+
+
+def _marking(send: Send, request: RequestId) -> Send:
+    """Let an answer carry the id of its request."""
+
+    async def marking(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], _mark(request)]}
+        await send(message)
+
+    return marking
 
 
 def _lines(reply: Reply) -> bytes:

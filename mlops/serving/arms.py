@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
+from mlops import logs
 from mlops.contract import Answer, Labelled, Predictor, Request, Router, Stamp
+from mlops.serving.answers import identify
 from mlops.traffic import PRODUCTION, Traffic
 
 log = logging.getLogger("arms")
@@ -110,7 +112,10 @@ class Arms:
             try:
                 return await self._ask(arm, deployed.candidate, requests)
             except Exception:
-                log.exception("version %s failed, production answers instead", deployed.candidate.number)
+                number = deployed.candidate.number
+                ids = [identify(self._name, request.key.encode()).hex() for request in requests]
+                known = {"version": number, **logs.each("decision_id", ids)}
+                log.exception("version %s failed, production answers instead", number, extra=known)
         said = await self._ask(PRODUCTION, deployed.production, requests)
         return [one._replace(instead_of=deployed.traffic.candidate) for one in said]
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
+from mlops import logs
+from mlops.logs import RequestId
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,11 +22,12 @@ log = logging.getLogger("batches")
 
 
 class Unit(NamedTuple, Generic[Item, Result]):
-    """Items that came in one call, when, and who is told their results."""
+    """Items that came in one call, when, who is told their results, and the request that brought them, if any."""
 
     items: Sequence[Item]
     arrived: float
     told: Callable[[list[Result]], None]
+    request: RequestId | None
 
 
 class Batches(Generic[Item, Result]):
@@ -45,9 +49,11 @@ class Batches(Generic[Item, Result]):
         self._queued = self._under_way = 0
         self._usual = 0.0
 
-    def submit(self, items: Sequence[Item], told: Callable[[list[Result]], None]) -> None:
-        """Take items into the next batch; `told` is called on the loop."""
-        self._waiting.append(Unit(items, time.perf_counter(), told))
+    def submit(
+        self, items: Sequence[Item], told: Callable[[list[Result]], None], request: RequestId | None = None
+    ) -> None:
+        """Take items into the next batch; `told` is called on the loop. Lines of the log name the `request`."""
+        self._waiting.append(Unit(items, time.perf_counter(), told, request))
         self._queued += len(items)
         self._under_way += len(items)
         self._usual = max(self._usual, self._under_way)
@@ -56,7 +62,8 @@ class Batches(Generic[Item, Result]):
     async def result(self, items: Sequence[Item]) -> list[Result]:
         """Return the results of the items when they are done."""
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
-        self.submit(items, lambda results: None if future.done() else future.set_result(results))
+        request = next(iter(logs.requests.get()), None)
+        self.submit(items, lambda results: None if future.done() else future.set_result(results), request)
         return await future
 
     async def finish(self) -> None:
@@ -91,6 +98,7 @@ class Batches(Generic[Item, Result]):
 
     async def _run(self, units: Sequence[Unit[Item, Result]]) -> None:
         items = [item for unit in units for item in unit.items]
+        logs.requests.set([unit.request for unit in units if unit.request is not None])
         results = await self._go(items, units[0].arrived)
         self._under_way -= len(items)
         done, place = time.perf_counter(), 0

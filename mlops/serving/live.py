@@ -166,7 +166,7 @@ class Live(Generic[P]):
                 _write(self._cache / f"{number}.json", version)
             except Exception as error:
                 if not isinstance(error, MlopsError):
-                    log.exception("version %s could not be woken", number)
+                    log.exception("version %s could not be woken", number, extra={"version": number})
                     error = MlopsError(f"version {number} could not be woken; the log says more")
                 self._refused[number] = str(error), time.monotonic() + PATIENCE
                 raise error from None

@@ -1,7 +1,6 @@
 """The online path: requests in, answers out. Requests that arrive together are decided together, in their order."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +8,15 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from mlops import logs
 from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Router, Stamp
 from mlops.errors import Damaged, MlopsError, NotFound, Refused, StorageFailed
 from mlops.journaling import labels
 from mlops.journaling.group_commit import GroupCommit
 from mlops.journaling.journal import Entry, Kept
 from mlops.journaling.labels import DECISION, LABEL, Restore, decode_fact, decode_record, encode
-from mlops.serving.answers import Answers
+from mlops.logs import RequestId
+from mlops.serving.answers import Answers, identify
 from mlops.serving.arms import Arms, Awake, Deployed, Said
 from mlops.serving.batches import Batches
 
@@ -95,12 +96,16 @@ class Scorer:
         """Decide requests in order, one outcome each; an answer is in the journal before it is given."""
         return await self._batches.result(bodies)
 
-    def submit(self, bodies: Bodies, told: Callable[[list[Outcome]], None]) -> None:
-        """Decide requests like `decide`, and hand the outcomes to `told` on the loop: the way without a task."""
-        self._batches.submit(bodies, told)
+    def submit(self, bodies: Bodies, told: Callable[[list[Outcome]], None], request: RequestId | None = None) -> None:
+        """Decide requests like `decide`, and hand the outcomes to `told` on the loop: the way without a task.
+
+        What the log says of them names the `request` that brought them.
+        """
+        self._batches.submit(bodies, told, request)
 
     async def find(self, id_: bytes) -> tuple[Record, Sequence[Fact]]:
         """Return a decision and the labels known of it. Raises `NotFound`."""
+        logs.add(decision_id=id_.hex())
         row = await asyncio.to_thread(self._journal.journal.find, id_)
         if row is None or row.entry.kind != DECISION:
             raise NotFound(f"there is no decision {id_.hex()}")
@@ -108,6 +113,7 @@ class Scorer:
 
     async def explain(self, record: Record, top: int | None = None) -> Explanation:
         """Explain a decision by the model of that day: the strongest `top` contributions, or all."""
+        logs.add(decision_id=self.id(record.key).hex(), version=record.model.version)
         return (await self._of_that_day(record)).explain(record.seen, top)
 
     async def names(self, record: Record) -> Sequence[str] | None:
@@ -115,17 +121,19 @@ class Scorer:
         try:
             return (await self._of_that_day(record)).names
         except MlopsError as error:
-            log.warning("a version could not be woken", extra={"reason": str(error)})
+            log.warning("a version could not be woken", extra={"version": record.model.version, "reason": str(error)})
             return None
 
     async def what_if(self, body: bytes) -> tuple[Answer, Explanation, Stamp] | Decided:
         """Explain what would be answered, and leave no trace; for a request that was answered, give that answer."""
         deployed = self._deployed()
         request = deployed.production.predictor.read(body, self._clock.now())
+        logs.add(decision_id=self.id(request.key).hex())
         row = await asyncio.to_thread(self._journal.journal.find, self.id(request.key))
         if row is not None:
             return _repeated(request, row.entry.id, row.entry.body)
         arm, awake = self._arms.choose(deployed, request.row)
+        logs.add(version=awake.number)
         answer = (await awake.predictor.predict([request], keep=False))[0]
         return answer, awake.predictor.explain(answer.seen), self._arms.stamp(arm, awake)
 
@@ -135,6 +143,7 @@ class Scorer:
         Without `known_at` it is known from now on, and saying again what is known already records nothing.
         """
         now, about = self._clock.now(), self.id(key)
+        logs.add(decision_id=about.hex())
         near = self._answers.get(key)
         record = decode_record(near) if near is not None else (await self.find(about))[0]
         if known_at is None:
@@ -149,7 +158,7 @@ class Scorer:
             raise Refused("lies in the future", "known_at")
         fact = Fact(key, label, max(now, happened + 1) if known_at is None else known_at)
         body = encode(fact)
-        kept = (await self._journal.keep([Entry(LABEL, _digest(self._name, body), body, now, about)]))[0]
+        kept = (await self._journal.keep([Entry(LABEL, identify(self._name, body), body, now, about)]))[0]
         rows = await asyncio.to_thread(self._journal.journal.about, [about])
         # Each fact is counted on top of those before it in the journal, so that two at once cannot both be the first.
         known = [decode_fact(row.entry.body) for row in rows if row.sequence <= kept.row.sequence]
@@ -162,7 +171,7 @@ class Scorer:
 
     def id(self, key: str) -> bytes:
         """The id of the decision about `key`: the same through every door. 16 bytes."""
-        return _digest(self._name, key.encode())
+        return identify(self._name, key.encode())
 
     async def finish(self) -> None:
         """Wait until everything that was accepted is answered."""
@@ -173,7 +182,7 @@ class Scorer:
         try:
             return await self._decide(bodies, arrived)
         except Exception as error:
-            return [_unavailable(error)] * len(bodies)
+            return [_unavailable(error, {})] * len(bodies)
 
     def _watch(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None:
         for watcher in self._watchers:
@@ -205,15 +214,21 @@ class Scorer:
         return [outcomes[place] for place in range(len(bodies))]
 
     async def _fresh(self, deployed: Deployed, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
-        if not self._arms.know(deployed):
-            await self._switch(deployed)
-        if self._unsure:
-            await self._settle()
-        self._deciding += 1
         try:
-            return await self._judge(deployed, requests, now, arrived)
-        finally:
-            self._deciding -= 1
+            if not self._arms.know(deployed):
+                await self._switch(deployed)
+            if self._unsure:
+                await self._settle()
+            self._deciding += 1
+            try:
+                return await self._judge(deployed, requests, now, arrived)
+            finally:
+                self._deciding -= 1
+        except Exception as error:
+            awake = [one.number for one in (deployed.production, deployed.candidate) if one is not None]
+            ids = [self.id(request.key).hex() for request in requests]
+            known = {**logs.each("decision_id", ids), **logs.each("version", awake)}
+            return [_unavailable(error, known)] * len(requests)
 
     async def _judge(self, deployed: Deployed, requests: list[Request], now: int, arrived: float) -> list[Outcome]:
         failures = self._journal.failures
@@ -340,15 +355,12 @@ def _repeated(request: Request, id_: bytes, body: bytes) -> Decided:
     return Decided(id_, record, True)
 
 
-def _unavailable(error: Exception) -> Refused:
+def _unavailable(error: Exception, known: Mapping[str, object]) -> Refused:
+    """Say that requests could not be decided; the log says why, and what is `known` of them."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, MlopsError):
-        log.error("not decided", extra={"reason": str(error)})
+        log.error("not decided", extra={"reason": str(error), **known})
         return Refused("the decision could not be kept; ask again soon", status=UNAVAILABLE)
-    log.exception("not decided")
+    log.exception("not decided", extra=known)
     return Refused("an error of ours; it was logged", status=500)
-
-
-def _digest(name: str, data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16, person=name.encode()[:16]).digest()

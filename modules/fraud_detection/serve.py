@@ -123,7 +123,7 @@ class Api:
         )
 
     async def _start(self) -> None:
-        logger.start(self._settings.data.entities)
+        logger.start_all(self._settings.data.entities)
         await self._decider.start()
         self._gauging = asyncio.get_running_loop().create_task(self._keep_gauging())
         if self._one_of_several:
@@ -133,6 +133,7 @@ class Api:
     async def _stop(self) -> None:
         self._gauging.cancel()
         await self._decider.stop()
+        logger.stop_all()
 
     async def _health(self, _: Call) -> Reply:
         return Reply(b'{"alive":true}')

@@ -1,4 +1,7 @@
-"""One row at a time says the same as a table of rows, to the last bit, also where a category fills several columns."""
+"""One row at a time says the same as a table of rows, to the last bit, also where a category fills several columns.
+
+Each kind of model in turn.
+"""
 
 import math
 from dataclasses import replace
@@ -14,12 +17,14 @@ from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.explainability import shap_explainer
 from modules.fraud_detection.src.explainability.shap_explainer import Explainer
 from modules.fraud_detection.src.features.declaration import Declaration, Row, features
+from modules.fraud_detection.src.models import base_model
 from modules.fraud_detection.src.models.artifact import Artifact
+from modules.fraud_detection.src.models.base_model import BaseModel
 from modules.fraud_detection.src.models.encoder import Encoder
-from modules.fraud_detection.src.models.xgb import Xgb
 
 PARTS = {"time": {"column": "booked"}, "label": {"column": "bad", "delay": "1d"}}
 DATA = DataSet.model_validate({**PARTS, "amount": "euros", "categorical": ["channel", "country"]})
+PARAMETERS = {"xgb": {"rounds": 20, "max_depth": 4}}
 COLUMNS = Declaration(rows=tuple(Row(name=name, of=name) for name in ("channel", "euros", "country")))
 
 
@@ -37,8 +42,8 @@ def table() -> pl.DataFrame:
     )
 
 
-@pytest.fixture
-def trained(finished: Job, table: pl.DataFrame) -> Artifact:
+@pytest.fixture(params=base_model.kinds())
+def trained(request: pytest.FixtureRequest, finished: Job, table: pl.DataFrame) -> Artifact:
     """The artifact of the finished job, with a model over two categories and a number in its place."""
     home = f"{MODELS}/{finished.records['train']['model'][:16]}"
     with objects.scratch() as folder:
@@ -47,8 +52,9 @@ def trained(finished: Job, table: pl.DataFrame) -> Artifact:
     # Every level counts, so that each column of a category has something to add.
     pull = np.nan_to_num(encoder.encode(table)) @ np.array([0.9, -0.7, 0.4, 0.01, 0.8, -0.5, 0.3])
     labels = (pull + np.random.default_rng(1).normal(size=table.height) > 0.5).astype(np.int64)
-    model = Xgb.fit(encoder.encode(table), labels, {"rounds": 20, "max_depth": 4}, 0)
-    card = opened.card.model_copy(update={"encoder": encoder, "dataset": DATA, "features": COLUMNS})
+    kind = request.param
+    model = base_model.find(kind).fit(encoder.encode(table), labels, PARAMETERS.get(kind, {}), 0)
+    card = opened.card.model_copy(update={"kind": kind, "encoder": encoder, "dataset": DATA, "features": COLUMNS})
     return replace(opened, card=card, model=model)
 
 
@@ -80,8 +86,7 @@ def test_reasons_of_a_table_are_those_of_its_rows(trained: Artifact, table: pl.D
         assert abs(found[0].contribution) >= abs(found[1].contribution)
 
 
-def _read_again(model: object) -> Xgb:
-    assert isinstance(model, Xgb)
+def _read_again(model: BaseModel) -> BaseModel:
     with objects.scratch() as folder:
         model.save(folder)
-        return Xgb.load(folder)
+        return type(model).load(folder)

@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import json
+import logging
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from mlops.errors import BadConfiguration, NotFound, Refused, StorageFailed
 from mlops.serving.access import Access, Key, Serving, check_reach, make
 from mlops.serving.app import Call, Door, Guarded, Reply, Route
 from mlops.serving.listening import bind, configured
+from tests.mlops.test_logs import written
 
 KEY, HASH = make()
 LIMITED = Serving(max_body=1_000, max_waiting=4, idle_seconds=1)
@@ -44,6 +46,7 @@ class Handlers:
     async def wait(self, call: Call) -> Reply:
         self.entered.release()
         await asyncio.to_thread(self.release.wait)
+        logging.getLogger("handlers").info("waited", extra={"body": call.body.decode()})
         return Reply(b"{}")
 
     def routes(self) -> list[Route]:
@@ -51,6 +54,7 @@ class Handlers:
             Route("POST", "/echo", self.echo, "predict"),
             Route("GET", "/things/{name}", self.echo, "read"),
             Route("POST", "/fail", self.fail),
+            Route("POST", "/failing/{what}", self.fail),
             Route("POST", "/wait", self.wait),
             Route("GET", "/health", self.echo, sheds=False),
         ]
@@ -139,6 +143,49 @@ def test_an_error_says_what_the_caller_may_know(
     assert (found, answer) == (status, {"error": said})
     assert ("retry-after" in headers) == (status == 503)
     assert handlers.told == [("/fail", status)]
+
+
+@pytest.mark.parametrize("path", ["/echo", "/things/abc", "/docs", "/nowhere"])
+def test_every_answer_says_what_the_caller_calls_the_request_or_else_another_number(port: int, path: str) -> None:
+    method = "POST" if path == "/echo" else "GET"
+
+    def named(*headers: str) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.putrequest(method, path)
+        for header in headers:
+            connection.putheader("X-Request-ID", header)
+        connection.endheaders()
+        (found,) = connection.getresponse().headers.get_all("X-Request-ID", [])
+        connection.close()
+        return found
+
+    assert named("shop/7:=0") == "shop/7:=0"
+    unfit = ["", "x" * 129, "two words", "\x85"]
+    made = [named(), named(), *[named(one) for one in unfit]]
+    assert len(set(made) - set(unfit)) == len(made)
+
+
+@pytest.mark.parametrize("path", ["/fail", "/failing/it"])
+def test_a_line_about_a_request_carries_the_id_that_its_answer_has(port: int, path: str) -> None:
+    with written("serving") as lines:
+        sent: list[dict[str, str]] = [{"X-Request-ID": "shop-1"}, {}, {}]
+        answers = [
+            ask(port, "POST", path, body, more) for body, more in zip((b"bug", b"bug", b"store"), sent, strict=True)
+        ]
+        ids = [headers["x-request-id"] for _, _, headers in answers]
+        assert [line["request_id"] for line in lines()] == ids
+    assert (ids[0], len(set(ids))) == ("shop-1", 3)
+
+
+def test_requests_in_work_at_once_are_not_taken_for_each_other(port: int, handlers: Handlers) -> None:
+    names = ["a", "b", "c"]
+    with written("handlers") as lines, ThreadPoolExecutor(3) as pool:
+        sent = [pool.submit(ask, port, "POST", "/wait", name.encode(), {"X-Request-ID": name}) for name in names]
+        for _ in sent:
+            handlers.entered.acquire(timeout=10)
+        handlers.release.set()
+        assert [each.result(10)[2]["x-request-id"] for each in sent] == names
+        assert sorted((line["request_id"], line["body"]) for line in lines()) == [(name, name) for name in names]
 
 
 def test_unknown_paths_and_methods_are_refused_in_the_same_form(port: int) -> None:

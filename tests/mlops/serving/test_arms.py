@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlops import logs
 from mlops.contract import Answer, Labelled, Request
 from mlops.errors import Refused
 from mlops.journaling.group_commit import GroupCommit
@@ -17,6 +18,7 @@ from mlops.serving.answers import Answers
 from mlops.serving.scoring import Clock, Decided, Outcome, Scorer
 from mlops.traffic import CANARY, CHALLENGER, PRODUCTION, Traffic
 from tests.mlops.serving.test_scoring import Counting, body
+from tests.mlops.test_logs import written
 
 
 @dataclass
@@ -114,8 +116,11 @@ def test_a_candidate_that_fails_or_could_not_be_woken_costs_nobody_an_answer(tmp
         if not awake:
             versions.candidate = None
         async with scoring(tmp_path, versions) as scorer:
-            outcomes = await scorer.decide([body(key) for key in ("p1", "c1", "p2")])
+            with written("arms") as lines, logs.handling(b"r-1"):
+                outcomes = await scorer.decide([body(key) for key in ("p1", "c1", "p2")])
+                found = [(line["request_id"], line["decision_id"], line["version"]) for line in lines()]
             assert said(outcomes) == [("production", 1, 0, None), ("production", 1, 1, 2), ("production", 1, 2, None)]
+            assert found == [("r-1", scorer.id("c1").hex(), 2)] * awake
 
     asyncio.run(scenario())
 

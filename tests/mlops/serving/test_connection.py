@@ -18,6 +18,7 @@ from mlops.serving.access import Serving
 from mlops.serving.app import Call, Reply, Route
 from mlops.serving.connection import REST
 from tests.mlops.serving.test_app import KEY, LIMITED, Handlers, ask, keyed, raw, served
+from tests.mlops.test_logs import written
 
 
 class Prompt(Handlers):
@@ -161,6 +162,28 @@ def test_what_goes_wrong_is_said_and_told(port: int, prompt: Prompt, body: bytes
     assert "secret" not in str(answer)
     assert prompt.told == [("/now", status)]
     assert ask(port, "POST", "/now", b"next")[0] == 200
+
+
+def test_an_answer_carries_what_its_caller_calls_the_request(port: int) -> None:
+    for way, path in (("short", "/now"), ("long", "/now?a=b")):
+        _, answer, headers = ask(port, "POST", path, b"x", {"X-Request-ID": "shop-1"})
+        assert (answer["way"], headers["x-request-id"]) == (way, "shop-1")
+    assert "x-request-id" not in ask(port, "POST", "/now", b"x")[2]
+    assert "two words" not in str(ask(port, "POST", "/now", b"x", {"X-Request-ID": "two words"})[2])
+
+
+def test_a_failure_and_its_line_in_the_log_have_one_id(port: int) -> None:
+    with written("serving") as lines:
+        given = [{"X-Request-ID": "shop-1"}, {}, {"X-Request-ID": "two words"}]
+        ids = [ask(port, "POST", "/now", b"bug", sent)[2]["x-request-id"] for sent in given]
+        assert [line["request_id"] for line in lines()] == ids
+    assert (ids[0], len({*ids, "two words"})) == ("shop-1", 4)
+
+
+def test_a_request_that_a_key_does_not_open_is_called_what_its_caller_calls_it(prompt: Prompt) -> None:
+    with served(keyed(), prompt) as (port,):
+        status, _, headers = ask(port, "POST", "/now", b"x", {"X-Request-ID": "shop-1"})
+        assert (status, headers["x-request-id"]) == (401, "shop-1")
 
 
 def test_a_client_that_went_away_harms_nobody(port: int, prompt: Prompt) -> None:

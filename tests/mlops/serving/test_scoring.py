@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,12 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from mlops import logs
 from mlops.contract import Answer, Explanation, Labelled, Request
 from mlops.errors import Refused
 from mlops.journaling.group_commit import GroupCommit
 from mlops.serving.answers import Answers
 from mlops.serving.scoring import Clock, Decided, Outcome, Scorer
 from mlops.traffic import PRODUCTION, Traffic
+from tests.mlops.test_logs import written
+
+FAILED = {"journal": 503, "bug": 500}
 
 
 @dataclass
@@ -180,5 +185,56 @@ def test_what_counted_on_a_refused_one_is_refused_with_it(tmp_path: Path, beside
             assert counts(await scorer.decide([body("after"), body("0 0")])) == [1, 2]
             assert predictor.remembered == ["first", "after", "0 0"]
             assert group.journal.verify().count == 3
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["journal", "bug"])
+def test_what_could_not_be_decided_is_logged_once_with_all_that_is_known_of_it(tmp_path: Path, fault: str) -> None:
+    """Requests by the short way and by the long one, decided together; what was answered before is none of it."""
+
+    async def scenario() -> None:
+        async with scoring(tmp_path) as (scorer, predictor, _):
+            await scorer.decide([body("before")])
+            other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+            if fault == "journal":
+                other.execute("BEGIN EXCLUSIVE")
+            else:
+                predictor.names = predictor.sizes = None  # type: ignore[assignment]
+            told: list[Outcome] = []
+            with written("scoring") as lines:
+                scorer.submit([body("one")], told.extend, b"r-1")
+                with logs.handling(b"r-2"):
+                    told += await scorer.decide([body("two"), body("before"), body(7)])
+                with logs.handling(b"r-3"):
+                    await scorer.decide([body("three")])
+                together, alone = lines()
+            other.close()
+            assert [one.status if isinstance(one, Refused) else 200 for one in told] == [FAILED[fault]] * 2 + [200, 422]
+            ids = [scorer.id(key).hex() for key in ("one", "two", "three")]
+            assert (together["request_ids"], together["decision_ids"]) == (["r-1", "r-2"], ids[:2])
+            assert (alone["request_id"], alone["decision_id"]) == ("r-3", ids[2])
+            assert together["version"] == alone["version"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_what_fails_after_a_decision_was_found_is_logged_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with scoring(tmp_path) as (scorer, _, _):
+            (decided,) = await scorer.decide([body("known")])
+            assert isinstance(decided, Decided)
+            with written("") as lines:
+                for ask in (
+                    lambda: scorer.explain(decided.record), lambda: scorer.find(decided.id),
+                    lambda: scorer.what_if(body("known")), lambda: scorer.what_if(body("new")),
+                    lambda: scorer.learn("known", 1, None),
+                ):  # fmt: skip
+                    with logs.handling(b"r-1"):
+                        await ask()
+                        logging.getLogger("door").info("failed")
+                found = [(line["decision_id"], line.get("version")) for line in lines()]
+            known, new = scorer.id("known").hex(), scorer.id("new").hex()
+            assert found == [(known, 1), (known, None), (known, None), (new, 1), (known, None)]
 
     asyncio.run(scenario())

@@ -24,6 +24,17 @@ def start(entities: Collection[str] = ()) -> logging.Logger:
     return logger
 
 
+def start_all(entities: Collection[str] = ()) -> None:
+    """Let all that this process says be such lines: the module's own, the core's and those of libraries."""
+    logs.start("", mask=Mask(entities))
+    start(entities)
+
+
+def stop_all() -> None:
+    """Let this process say what it says as it did before."""
+    logs.stop("")
+
+
 class Mask(logging.Filter):
     """Replaces entities by a hash that is the same for the same entity, and blackens card numbers and passwords."""
 
@@ -33,7 +44,8 @@ class Mask(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = masked(record.getMessage()), ()
-        for name, value in logs.extras(record).items():
+        # What is known of the request is laid under what the caller added, so that it is masked as well.
+        for name, value in {**logs.known(), **logs.extras(record)}.items():
             setattr(record, name, pseudonym(value) if name in self._entities else self._inside(value))
         if record.exc_info:
             record.exc_text = masked(logging.Formatter().formatException(record.exc_info))
