@@ -31,7 +31,7 @@ install: .venv/run  ## make .venv from the hash-locked file
 run: .venv/run  ## the main job: simulated transactions to a registered, explained model
 	$(MODULE) pipeline
 
-demo: .venv/run  ## half a year in minutes: drift, retraining, promotion, a refused and a rolled-back candidate
+demo: .venv/run  ## 80 live days in minutes: drift, retraining, promotion, a refused and a rolled-back candidate
 	$(MODULE) demo
 
 serve: .venv/run  ## the API on port 8000; trains first if there is no production version
@@ -140,6 +140,7 @@ clean:  ## remove the environment and everything that was made
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import os, sysconfig; open(sysconfig.get_path("purelib") + "/mlops_platform.pth", "w").write(os.getcwd())'
 
 .venv/run: .venv/bin/python $(FULL)
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement $(FULL)

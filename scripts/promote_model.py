@@ -46,14 +46,14 @@ def _run(words: argparse.Namespace) -> int:
         print(_said(connected.ledger.traffic(words.module, _micro(words.at))))
         return 0
     if words.back:
-        releases.back(words.who, words.why or "by hand")
+        releases.back(_who(words), words.why or "by hand")
     elif words.version is not None:
         if not _passed(releases, words):
             return REFUSED
-        releases.promote(words.version, words.who, words.why or "passed the gate")
+        releases.promote(words.version, _who(words), words.why or "passed the gate")
     else:
         mode, version = next((mode, number) for mode, number in _trials(words).items() if number is not None)
-        releases.trial(version, mode, 0.0 if mode == "shadow" else words.weight, words.who, words.why or "by hand")
+        releases.trial(version, mode, 0.0 if mode == "shadow" else words.weight, _who(words), words.why or "by hand")
     print(_said(releases.traffic))
     return 0
 
@@ -62,10 +62,10 @@ def _passed(releases: Releases, words: argparse.Namespace) -> bool:
     """Whether the gate lets a version in, or a person with a name and a reason forces it."""
     now = releases.traffic
     if words.force:
-        if not words.why:
-            raise BadInput("--force needs a reason: --why TEXT")
+        if not (words.who and words.why):
+            raise BadInput("--force needs a name and a reason: --who NAME --why TEXT")
         return True
-    if now is None or words.version in (now.production, now.previous):
+    if now is None or words.version == now.production:
         return True
     judged = releases.done("judged", words.version)
     if judged is not None and judged.act.figures.get("against") == now.production:
@@ -73,10 +73,15 @@ def _passed(releases: Releases, words: argparse.Namespace) -> bool:
             print(f"version {words.version} refused: {judged.act.why}", file=sys.stderr)
         return bool(judged.act.figures["passed"])
     command = [sys.executable, "-m", f"modules.{words.module}", "gate", "--version", str(words.version)]
-    options = ["--profile", words.profile, "--who", words.who, *(["--config", words.config] if words.config else [])]
+    options = ["--profile", words.profile, "--who", _who(words), *(["--config", words.config] if words.config else [])]
     return (
         subprocess.run([*command, *map(str, options)], cwd=Path.cwd(), env=_environment(), check=False).returncode == 0
     )
+
+
+def _who(words: argparse.Namespace) -> str:
+    """Who the ledger says it was: the name that was given, or the account's."""
+    return words.who or caller.name()
 
 
 def _environment() -> dict[str, str]:
@@ -135,8 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     act.add_argument("--history", action="store_true", help="show every act, and check that none was changed")
     act.add_argument("--at", type=datetime.fromisoformat, help="say who answered at this time (UTC)")
     parser.add_argument("--weight", type=float, default=0.05, help="the share of entities, from 0 to 1")
-    parser.add_argument("--force", action="store_true", help="past the gate; needs --why")
-    parser.add_argument("--who", default=caller.name(), help="your name; stands in the ledger")
+    parser.add_argument("--force", action="store_true", help="past the gate; needs --who and --why")
+    parser.add_argument("--who", default="", help="your name, or else the account's; stands in the ledger")
     parser.add_argument("--why", default="", help="the reason; stands in the ledger")
     parser.add_argument("--config", type=Path, help="a YAML file instead of the module's config/config.yaml")
     parser.add_argument("--profile", default=os.environ.get("PROFILE", "local"), help="local or aws")

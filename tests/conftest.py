@@ -15,9 +15,9 @@ from mlops import bootstrap
 from mlops.progress import Phases
 from modules.fraud_detection import run_pipeline, settings
 from modules.fraud_detection.job import Job
-from modules.fraud_detection.run_pipeline import SIMULATED
 from modules.fraud_detection.settings import Settings
 from modules.fraud_detection.src.data import synthetic
+from modules.fraud_detection.src.data.load_data import SIMULATED
 from modules.fraud_detection.src.data.synthetic import Simulation
 from modules.fraud_detection.src.utils import logger
 from tests.services import DATA, missing
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     pytest-xdist gives each worker an equal share of the list, in its order, and lets who is done steal from the end of
     another's. The files of long tests are dealt out in turns.
     """
-    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     long = [item for item in items if item.get_closest_marker("no_cover")]
     others = [item for item in items if not item.get_closest_marker("no_cover")]
     files = list(dict.fromkeys(item.path for item in long))

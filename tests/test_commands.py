@@ -107,6 +107,18 @@ def test_train_from_a_stored_snapshot_registers_another_version(
     assert "raw data" in printed
 
 
+@pytest.mark.parametrize(
+    ("file", "word"), [("train", "train"), ("run_pipeline", "pipeline"), ("retrain", "retrain"), ("predict", "serve")]
+)
+def test_a_file_of_the_specification_is_a_program_wherever_one_stands(tmp_path: Path, file: str, word: str) -> None:
+    program = ROOT / "modules" / "fraud_detection" / f"{file}.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = subprocess.run(
+        [sys.executable, program, "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith(f"usage: python -m modules.fraud_detection {word} ")
+
+
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SMALL.items():
         monkeypatch.setenv(f"MLOPS_SIMULATION__{name.upper()}", str(value))

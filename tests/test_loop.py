@@ -28,7 +28,7 @@ def promote(lived: Lived, *words: str) -> tuple[int, str, str]:
     return lived.run(PROMOTE, "--module", NAME, "--config", str(DEMO), "--who", "ada", *words)
 
 
-def test_a_check_finds_the_change_and_leaves_a_report_and_a_page(lived: Lived) -> None:
+def test_a_check_finds_the_change_and_leaves_a_report_and_a_page(lived: Lived, platform: Connected) -> None:
     code, out, err = lived.run("-m", "monitoring.drift_check", "--module", NAME, "--config", str(DEMO))
     assert (code, err) == (2, "")
     headline, page = out.splitlines()
@@ -38,6 +38,7 @@ def test_a_check_finds_the_change_and_leaves_a_report_and_a_page(lived: Lived) -
     drifted = {column["name"] for column in report["columns"] if column["verdict"] == "drifted"}
     assert "amount" in drifted
     assert report["snapshot"] in headline
+    assert report["snapshot"] == platform.registry.find(NAME, "production").tags["snapshot"]
     assert "<html" in Path(page).read_text()
 
 
@@ -67,6 +68,21 @@ def test_retraining_is_judged_and_what_passes_watches_first(lived: Lived, platfo
     )
 
 
+def test_a_candidate_that_is_not_better_for_sure_is_refused_and_production_stays(
+    lived: Lived, platform: Connected
+) -> None:
+    """It learns from the days before the change, as production did."""
+    text = DEMO.read_text().replace("retraining:\n", "retraining:\n  cool_down: 0s\n  maturity: 18d\n")
+    (lived.folder / "calm.yaml").write_text(text)
+    code, out, _ = lived.module("retrain", "--config", str(lived.folder / "calm.yaml"))
+    act = platform.ledger.acts(NAME)[-1].act
+    assert (act.act, act.figures["passed"]) == ("judged", False)
+    assert (code, out) == (3, f"version {act.version} refused: {act.why}\n")
+    traffic = platform.ledger.traffic(NAME)
+    assert traffic is not None
+    assert (traffic.production, traffic.candidate) == (1, None)
+
+
 def test_retraining_from_nothing_is_one_clear_line(lived: Lived) -> None:
     code, out, err = lived.module("retrain", "--force", "--config", str(short_of_rows(lived.folder)))
     assert (code, out) == (1, "")
@@ -87,6 +103,9 @@ def test_people_promote_try_and_take_back_and_history_tells_it(lived: Lived, pla
     assert (code, out, err) == (0, f"1 in production, {two} as canary on 5%\n", "")
     code, out, _ = promote(lived, "--back", "--why", "a complaint")
     assert (code, out) == (0, "1 in production\n")
+    code, _, err = lived.module("retrain")
+    last = "not now: the last candidate was made less than 7d ago; wait, or say --force"
+    assert (code, err.splitlines()[-1]) == (4, last)
     code, out, _ = promote(lived, "--version", str(two))
     assert (code, out) == (0, f"{two} in production\n")
     assert platform.registry.find(NAME, "production").number == two
@@ -115,14 +134,17 @@ def test_a_worse_version_is_refused_with_reasons_unless_forced_with_a_reason(liv
     two = platform.ledger.acts(NAME)[-1].act.version
     assert two is not None
     releases.promote(two, "ada", "it is better")
-    # Against the new version the old one is worse.
-    releases.ledger.record(NAME, "forgotten", None, "ada", "the way back", lambda _: Traffic(two))
+    # Against the new version the old one is worse, though it was in production before; the way back is --back.
     code, out, err = promote(lived, "--version", "1")
     assert code == 3
     assert "version 1 refused: average precision" in out + err
     assert promote(lived, "--version", "1")[0] == 3
     code, _, err = promote(lived, "--version", "1", "--force")
-    assert (code, err) == (1, "error: --force needs a reason: --why TEXT\n")
+    assert (code, err) == (1, "error: --force needs a name and a reason: --who NAME --why TEXT\n")
+    code, _, err = lived.run(
+        PROMOTE, "--module", NAME, "--config", str(DEMO), "--version", "1", "--force", "--why", "x"
+    )
+    assert (code, err) == (1, "error: --force needs a name and a reason: --who NAME --why TEXT\n")
     assert promote(lived, "--version", "1", "--force", "--why", "the new one is down")[:2] == (0, "1 in production\n")
 
 

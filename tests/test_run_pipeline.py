@@ -17,10 +17,13 @@ from mlops.errors import BadData, BadInput, NotFound
 from mlops.storage import objects
 from mlops.storage.objects import EXPLANATIONS, MODELS, PROCESSED, RAW
 from modules.fraud_detection import lineage, run_pipeline
+from modules.fraud_detection.__main__ import main
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
+from tests.api import serving, settings_of
 from tests.conftest import ROOT, run, small_job
+from tests.test_predict import transaction
 
 COMMAND = [sys.executable, "-m", "modules.fraud_detection", "pipeline"]
 
@@ -179,6 +182,27 @@ def test_a_version_leads_back_to_the_raw_bytes(finished: Job) -> None:
     steps = {step.what: step.name for step in lineage.trace(finished.platform, "production")}
     assert list(steps) == ["version", "code", "configuration", "model", "features", "transactions", "raw data"]
     assert steps["raw data"] == finished.records["data"]["hash"]
+
+
+def test_a_decision_leads_back_to_the_raw_bytes(
+    finished: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(finished, tmp_path)
+    with serving(settings) as client:
+        said = client.post("/predict", transaction("traced")).body
+    for name, value in settings.platform.model_dump(mode="json").items():
+        if isinstance(value, str):
+            monkeypatch.setenv(f"MLOPS_PLATFORM__{name.upper()}", value)
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["lineage", "--decision", said["decision_id"]]) == 0
+    printed = capsys.readouterr().out
+    for part in (
+        f"{said['decision_id']} about traced", "arm production", finished.records["train"]["model"],
+        finished.records["features"]["snapshot"], finished.records["data"]["hash"],
+    ):  # fmt: skip
+        assert part in printed
+    assert main(["lineage", "--decision", "0" * 32]) == 1
+    assert capsys.readouterr().err == f"error: there is no decision {'0' * 32} in the journal\n"
 
 
 def test_changed_raw_bytes_break_the_chain_by_name(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training: from a snapshot to a registered model that anyone can ask."""
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -20,6 +21,7 @@ from modules.fraud_detection.src.features import declaration, feature_store
 from modules.fraud_detection.src.models import fit
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.models.fit import Recipe
+from modules.fraud_detection.src.utils import revision
 from tests.conftest import run, small_job
 
 
@@ -40,6 +42,8 @@ def test_a_run_holds_parameters_metrics_tags_plots_and_a_signed_model(finished: 
     assert logged.metrics["test_average_precision"] > 2 * logged.metrics["test_fraud_share"]
     assert logged.tags["snapshot"] == finished.records["features"]["snapshot"]
     assert logged.tags["configuration"] == finished.settings.hash
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?|unknown", logged.tags["git_revision"])
+    assert logged.tags["git_revision"] == revision.git()
     assert logged.tags["data_hash"] == finished.records["data"]["hash"]
     folders = ("explainability", "evaluation", "model", "run")
     names = {file.path for folder in folders for file in client.list_artifacts(run_id, folder)}
@@ -102,6 +106,21 @@ def test_parameters_are_chosen_on_validation_rows_alone(tmp_path: Path) -> None:
     assert good.items() <= job.records["train"]["parameters"].items()
     test_metrics = job.records["evaluate"]["metrics"]["average_precision"]
     assert job.records["train"]["validation_average_precision"] != test_metrics
+
+
+def test_no_label_of_the_test_period_changes_the_model_its_parameters_or_its_thresholds(
+    tmp_path: Path, transactions: pl.DataFrame
+) -> None:
+    def trained(name: str, table: pl.DataFrame) -> dict[str, object]:
+        table.write_parquet(tmp_path / f"{name}.parquet")
+        record = run(small_job(tmp_path / name, str(tmp_path / f"{name}.parquet"))).records["train"]
+        return {key: record[key] for key in ("parameters", "thresholds", "rows", "validation_average_precision")}
+
+    first = run(small_job(tmp_path / "first")).records["evaluate"]["test"]
+    late = pl.col("timestamp") >= pl.lit(first["since"]).str.to_datetime()
+    flipped = transactions.with_columns(is_fraud=pl.when(late).then(1 - pl.col("is_fraud")).otherwise("is_fraud"))
+    assert not flipped.equals(transactions)
+    assert trained("flipped", flipped) == trained("as it was", transactions)
 
 
 def test_a_label_that_is_never_1_stops_training_in_one_line(tmp_path: Path, transactions: pl.DataFrame) -> None:

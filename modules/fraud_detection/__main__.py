@@ -44,8 +44,9 @@ def pipeline(words: Words) -> None:
     """Make a model version from raw transactions."""
     # Each word imports only what it runs: a second saved at every start.
     from modules.fraud_detection import run_pipeline, summary
+    from modules.fraud_detection.src.data.load_data import SIMULATED
 
-    job = _job(words, str(_located(words.data)) if words.data else run_pipeline.SIMULATED)
+    job = _job(words, str(_located(words.data)) if words.data else SIMULATED)
     console = Console(stderr=True)
     names = [words.only] if words.only else list(run_pipeline.PHASES)
     with Phases(names, job.logger, console) as progress:
@@ -83,14 +84,20 @@ def benchmark(words: Words) -> None:
 
 
 def lineage(words: Words) -> None:
-    """Walk from a version back to the raw bytes and check every hash on the way."""
+    """Walk from a version or a decision back to the raw bytes and check every hash on the way."""
+    from mlops.journaling import journal
     from modules.fraud_detection import lineage
+    from modules.fraud_detection.predict import decision_id
 
+    platform = _settings(words).platform
     which = int(words.version) if words.version.isdigit() else words.version
-    table = Table(title=f"lineage of {words.version}", title_justify="left")
+    table = Table(title=f"lineage of {words.decision or words.version}", title_justify="left")
     for heading in ("what", "name", "where"):
         table.add_column(heading, overflow="fold")
-    for step in lineage.trace(bootstrap.connect(_settings(words).platform), which):
+    if words.decision:
+        step, which = lineage.decided(journal.connect(platform.journal), decision_id(words.decision))
+        table.add_row(step.what, step.name, step.where)
+    for step in lineage.trace(bootstrap.connect(platform), which):
         table.add_row(step.what, step.name, step.where)
     Console().print(table)
 
@@ -160,7 +167,7 @@ def feature_group(words: Words) -> None:
 
 
 def demo(words: Words) -> None:
-    """Live through half a year in minutes: drift, retraining, promotion, a refused and a rolled-back candidate."""
+    """Live through 80 days in minutes: drift, retraining, promotion, a refused and a rolled-back candidate."""
     from modules.fraud_detection import demo, demo_result
 
     folder, console = Path("var/demo"), Console(highlight=False, width=110)

@@ -1,4 +1,4 @@
-"""From a model version back to the raw bytes, each step checked by its hash."""
+"""From a decision or a model version back to the raw bytes, each step checked by its hash."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlops.bootstrap import Connected
-from mlops.errors import Damaged
+from mlops.errors import Damaged, NotFound
+from mlops.journaling.journal import Journal
+from mlops.journaling.labels import DECISION, decode_record
 from mlops.storage import objects
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.features import feature_store
@@ -20,6 +22,17 @@ class Step:
     what: str
     name: str
     where: str
+
+
+def decided(journal: Journal, id_: bytes) -> tuple[Step, int]:
+    """Find a decision and the number of the version that made it. Raises `NotFound`."""
+    row = journal.find(id_)
+    if row is None or row.entry.kind != DECISION:
+        raise NotFound(f"there is no decision {id_.hex()} in the journal")
+    record = decode_record(row.entry.body)
+    model = record.model
+    about = f"journal row {row.sequence}, arm {model.arm}, model {model.hash[:16]}, configuration {model.configuration}"
+    return Step("decision", f"{id_.hex()} about {record.key}", about), model.version
 
 
 def trace(platform: Connected, which: str | int) -> Iterator[Step]:

@@ -95,5 +95,6 @@ def _watching(words: Parsers) -> None:
 
 def _looking(words: Parsers) -> None:
     words["lineage"].add_argument("--version", default="production", help="a number or an alias")
+    words["lineage"].add_argument("--decision", help="a decision_id: begin with this decision, and its version")
     today = datetime.now(UTC).date()
     words["export"].add_argument("--day", type=date.fromisoformat, default=today, help="such as 2026-01-31; UTC")

@@ -12,6 +12,7 @@ from mlops.errors import NotFound, Refused
 from mlops.serving.access import Serving
 from mlops.serving.app import Call, Reply, Route, refusal
 from mlops.serving.scoring import Decided, Outcome, Scorer
+from modules.fraud_detection import program
 from modules.fraud_detection.src.validation.requests import NAME, NUMBERED, moment, refused
 
 TOP_REASONS = 3
@@ -56,7 +57,7 @@ class Predict:
 
     def begin(self, call: Call, done: Callable[[Reply], None]) -> None:
         """Decide one transaction the short way."""
-        self._scorer.submit([call.body], lambda outcomes: done(_reply(outcomes[0])))
+        self._scorer.submit([call.body], lambda outcomes: done(_reply(outcomes[0])), call.request)
 
     async def predict(self, call: Call) -> Reply:
         """Decide one transaction, and give the strongest reasons where they are asked for."""
@@ -158,3 +159,7 @@ def _read(body: bytes) -> Body:
         raise Refused("is not a list of transactions", "transactions") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise Refused("the body is not one JSON object in UTF-8", status=400) from None
+
+
+if __name__ == "__main__":
+    program.run("serve")

@@ -17,7 +17,7 @@ from mlops.storage import objects
 from mlops.storage.objects import RAW
 from mlops.traffic import SHADOW
 from mlops.values import seconds
-from modules.fraud_detection import gate, history, run_pipeline
+from modules.fraud_detection import gate, history, program, run_pipeline
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME, Settings
 from modules.fraud_detection.src.data import tables
@@ -139,3 +139,7 @@ class Retraining:
         with Phases(list(run_pipeline.PHASES), job.logger, self._console) as progress:
             run_pipeline.run(job, progress, resume=True)
         return int(job.records["register"]["version"])
+
+
+if __name__ == "__main__":
+    program.run("retrain")

@@ -1,8 +1,7 @@
 """How a model is made, top to bottom: raw transactions in, a registered and explained model version out."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,21 +11,19 @@ from mlops.errors import BadInput
 from mlops.progress import Phases
 from mlops.storage import objects
 from mlops.storage.objects import PROCESSED, RAW
-from modules.fraud_detection import lineage
+from modules.fraud_detection import lineage, program
 from modules.fraud_detection.job import Job, Record
-from modules.fraud_detection.src.data import load_data, synthetic, tables
+from modules.fraud_detection.src.data import load_data, tables
 from modules.fraud_detection.src.data.load_data import Source
 from modules.fraud_detection.src.features import build_features, feature_store
 from modules.fraud_detection.src.utils import revision
 from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.train import evaluate, explain, register, train
 
-SIMULATED = "simulation"
-
 
 def data(job: Job) -> Record:
     """Take the raw bytes in: copy the files as they came under the hash of their content."""
-    with _source(job) as source:
+    with load_data.open_source(job.source, job.settings.simulation) as source:
         home = f"{RAW}/{source.hash[:16]}"
         names = [f"{home}/{place:03d}-{file.name}" for place, file in enumerate(source.files)]
         for file, name in zip(source.files, names, strict=True):
@@ -117,19 +114,6 @@ def run(job: Job, progress: Phases, only: str | None = None, resume: bool = Fals
             said.append(SAID[name](record))
 
 
-@contextmanager
-def _source(job: Job) -> Iterator[Source]:
-    if job.source != SIMULATED:
-        with load_data.open_source(job.source) as source:
-            yield source
-        return
-    with objects.scratch() as folder:
-        path = folder / "transactions.parquet"
-        tables.write(synthetic.simulate(job.settings.simulation), path)
-        with load_data.open_source(str(path)) as source:
-            yield source
-
-
 def _raw_files(job: Job, folder: Path) -> Source:
     raw = job.records["data"]
     return Source(tuple(objects.download_all(job.platform.objects, raw["files"], folder)), raw["hash"])
@@ -143,3 +127,7 @@ def _store(job: Job, table: pl.DataFrame, name: str) -> str:
         key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
         job.platform.objects.upload_once(path, key)
     return key
+
+
+if __name__ == "__main__":
+    program.run("pipeline")

@@ -14,6 +14,7 @@ from mlops.releasing.registry import MADE_FOR, Version
 from mlops.releasing.releases import Releases
 from mlops.storage import objects
 from mlops.storage.objects import EXPLANATIONS, MODELS
+from modules.fraud_detection import program
 from modules.fraud_detection.job import Job, Record
 from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.data.dataset import DataSet
@@ -80,7 +81,7 @@ def train(job: Job) -> Record:
 
 
 def evaluate(job: Job) -> Record:
-    """Judge the artifact, and the baseline beside it, on the test period, which nothing has seen so far."""
+    """Judge the artifact, and the baseline beside it, on the test period: neither model nor thresholds have seen it."""
     settings, dataset = job.settings, job.settings.data
     table, periods = _load(job)
     rows = fit.labelled(with_earlier_rows(table, dataset), periods.test, dataset)
@@ -257,3 +258,7 @@ def _production(job: Job, version: Version) -> bool:
     if releases.traffic is None:
         releases.promote(version.number, PIPELINE, "the first version")
     return releases.traffic is not None and releases.traffic.production == version.number
+
+
+if __name__ == "__main__":
+    program.run("train")

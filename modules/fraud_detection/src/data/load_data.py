@@ -1,4 +1,4 @@
-"""Reading transactions from CSV or Parquet: a file, a folder of files, or an s3:// key."""
+"""Reading transactions from CSV or Parquet: a file, a folder of files, an s3:// key, or a simulation."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,11 @@ from polars.exceptions import ComputeError, NoDataError, PolarsError
 
 from mlops.errors import BadData, NotFound
 from mlops.storage import objects
+from modules.fraud_detection.src.data import synthetic, tables
 from modules.fraud_detection.src.data.dataset import DataSet, missing
+from modules.fraud_detection.src.data.synthetic import Simulation
 
+SIMULATED = "simulation"
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -25,10 +28,17 @@ class Source:
 
 
 @contextmanager
-def open_source(where: str) -> Iterator[Source]:
-    """Find the files that `where` names; those of a bucket are copied to a folder that lasts as long as the block."""
+def open_source(where: str, simulation: Simulation | None = None) -> Iterator[Source]:
+    """Find the files that `where` names, or make those of a simulation where it says so.
+
+    Those of a bucket and of a simulation lie in a folder that lasts as long as the block. Raises `NotFound`.
+    """
     with objects.scratch() as folder:
-        if where.startswith("s3://"):
+        files: Sequence[Path]
+        if where == SIMULATED and simulation is not None:
+            files = [folder / "transactions.parquet"]
+            tables.write(synthetic.simulate(simulation), files[0])
+        elif where.startswith("s3://"):
             files = _tables(objects.fetch(where, folder), where)
         else:
             files = _tables(_local(Path(where)), where)
@@ -44,9 +54,9 @@ def load(source: Source, dataset: DataSet, labelled: bool = True) -> pl.DataFram
     """
     wanted = dataset.columns
     optional = set() if labelled else {dataset.label.column, dataset.label.known_at}
-    tables = [_read(file, wanted, optional) for file in source.files]
+    read = [_read(file, wanted, optional) for file in source.files]
     try:
-        table = pl.concat(tables, how="vertical_relaxed") if len(tables) > 1 else tables[0]
+        table = pl.concat(read, how="vertical_relaxed") if len(read) > 1 else read[0]
     except PolarsError as error:
         raise BadData(f"the files do not fit together: {error}; give files of one shape") from None
     if table.is_empty():

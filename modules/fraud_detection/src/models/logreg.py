@@ -1,4 +1,4 @@
-"""Logistic regression over standardised columns: the baseline every other model has to beat."""
+"""Logistic regression over standardised columns: the baseline that every evaluation states beside its model."""
 
 import inspect
 import json

@@ -19,7 +19,7 @@ class Step(Group):
 
 
 def clean(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
-    """Apply the steps in order. Rows, their order and their number stay; repeating a step changes nothing."""
+    """Apply the steps in order. Rows, their order and their number stay; to clean what is clean changes nothing."""
     for step in steps:
         fitting, expression = STEPS[step.do]
         absent = [name for name in step.columns if name not in frame.columns]
@@ -39,7 +39,8 @@ def _lower(column: pl.Expr) -> pl.Expr:
 
 
 def _empty_to_null(column: pl.Expr) -> pl.Expr:
-    return column.replace("", None)
+    # Blanks count as empty, so that it is the same before `strip` and after it.
+    return pl.when(column.str.strip_chars() != "").then(column)
 
 
 def _absolute(column: pl.Expr) -> pl.Expr:
@@ -62,7 +63,7 @@ STEPS: dict[str, tuple[cs.Selector, Callable[[pl.Expr], pl.Expr]]] = {
 VALUE_STEPS: dict[str, tuple[bool, Callable[[Any], Any]]] = {
     "strip": (False, str.strip),
     "lower": (False, str.lower),
-    "empty_to_null": (False, lambda text: text or None),
+    "empty_to_null": (False, lambda text: text if text.strip() else None),
     "absolute": (True, abs),
     "round_cents": (True, lambda number: round(number * 100) / 100),
 }
