@@ -26,7 +26,7 @@ PATIENCE = 10
 PAUSE = 1
 """Seconds between two starts of a process that dies."""
 GONE = "the process that writes the journal is gone"
-ROOT = str(Path(__file__).parents[1])
+ROOT = str(Path(__file__).parents[2])
 
 decode = msgspec.msgpack.Decoder(Written).decode
 

@@ -139,6 +139,8 @@ def is_taken(error: Exception) -> bool:
 
 def is_cut(error: Exception) -> bool:
     """Tell whether the connection to a server was lost, or the server fell silent; it may have done what was asked."""
+    if isinstance(error, psycopg.errors.IdleInTransactionSessionTimeout):
+        return True
     return isinstance(error, psycopg.OperationalError) and (error.sqlstate or CUT) in (CUT, "57P01", "57P02")
 
 

@@ -50,14 +50,17 @@ def consume(settings: Settings, metrics: Address | None, tell: Callable[[str], N
 
     Raises `BadConfiguration` and `NotFound`.
     """
-    logger.start(settings.data.entities)
-    source = stream.connect(settings.streaming.source)
-    # A name that is wrong is said at once, and not once every few seconds to a log.
-    source.shards()
-    if isinstance(source, Memory):
-        lines = cast(BufferedReader, sys.stdin.buffer)
-        threading.Thread(target=feed, args=(source, lines), name="lines", daemon=True).start()
-    asyncio.run(_consume(settings, source, metrics, tell))
+    logger.start_all(settings.data.entities)
+    try:
+        source = stream.connect(settings.streaming.source)
+        # A name that is wrong is said at once, and not once every few seconds to a log.
+        source.shards()
+        if isinstance(source, Memory):
+            lines = cast(BufferedReader, sys.stdin.buffer)
+            threading.Thread(target=feed, args=(source, lines), name="lines", daemon=True).start()
+        asyncio.run(_consume(settings, source, metrics, tell))
+    finally:
+        logger.stop_all()
 
 
 async def _consume(settings: Settings, source: Stream, at: Address | None, tell: Callable[[str], None]) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from mlops.errors import MlopsError, StorageFailed, Unreachable
-from mlops.journaling import journal
+from mlops.journaling import group_commit, journal
 from mlops.journaling.group_commit import GroupCommit
 from mlops.journaling.journal import Entry, Journal, Kept
 from mlops.journaling.journal_process import Write, Writer, Written
+from tests.conftest import ROOT
 from tests.mlops.journaling.test_journal import entry
 
 
@@ -45,6 +46,10 @@ def test_many_write_at_once_and_each_id_once(database: str) -> None:
             assert group.journal.verify().count == 350
 
     asyncio.run(scenario())
+
+
+def test_the_writing_process_finds_the_core_wherever_its_parent_stands() -> None:
+    assert str(ROOT) == group_commit.ROOT
 
 
 def test_what_waits_is_written_in_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +18,7 @@ from mlops.journaling import journal
 from mlops.journaling.journal import Journal
 from tests.conftest import ROOT
 from tests.mlops.journaling.test_journal import ENTRY, entry
+from tests.test_faults import awaited
 
 
 @pytest.fixture
@@ -77,6 +80,30 @@ def test_a_connection_that_the_server_cut_is_made_anew(served: Journal) -> None:
         )
     assert served.append([entry("b")])[0].fresh
     assert served.verify().count == 2
+
+
+def test_a_transaction_that_stood_still_for_too_long_is_begun_anew(served: Journal) -> None:
+    """A process that got no time in the middle of its transaction: the server ended it meanwhile."""
+    insert, first = served._database.insert, [True]
+
+    def late(cursor: Any, rows: Sequence[tuple[Any, ...]]) -> None:
+        if first:
+            first.clear()
+            awaited(lambda: backends(served) == 0)
+        insert(cursor, rows)
+
+    served._database = replace(served._database, insert=late)
+    assert served.append([entry("a")])[0].fresh
+    assert served.verify().count == 1
+
+
+def backends(opened: Journal) -> int:
+    """How many connections are in the middle of a transaction."""
+    with opened._engine.connect() as other:
+        idle = other.exec_driver_sql(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%%'"
+        )
+        return int(idle.scalar_one())
 
 
 def test_a_server_that_falls_silent_is_left_in_time(served: Journal) -> None:
