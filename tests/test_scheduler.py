@@ -22,12 +22,14 @@ from mlops.journaling.labels import DECISION, encode
 from mlops.journaling.ledger import identify
 from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME
+from monitoring import drift_report_scheduler
 from monitoring.drift_check import Monitoring
 from monitoring.drift_metrics import DriftMetrics
 from monitoring.drift_report import DRIFTED, STABLE, TOO_FEW, DriftReport
-from monitoring.drift_report_scheduler import Module, Scheduler
+from monitoring.scheduler import Module, Scheduler
 from tests.lived import DEMO, STORY, Lived
 from tests.mlops.alerting.test_alerts import queue, topic
+from tests.test_faults import awaited
 
 __all__ = ["queue", "topic"]
 MINUTE = 60_000_000
@@ -279,6 +281,30 @@ def test_drift_goes_to_a_topic_and_from_its_queue_to_a_real_retraining(place: Pl
     url = sqs.get_queue_url(QueueName=queue.removeprefix("sqs://"))["QueueUrl"]
     left = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
     assert (left["ApproximateNumberOfMessages"], left["ApproximateNumberOfMessagesNotVisible"]) == ("0", "0")
+
+
+def test_while_a_retraining_runs_it_still_looks_and_tells(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def retrain(_: Alert) -> int:
+        begun.set()
+        over.wait(120)
+        return 0
+
+    monkeypatch.setattr(drift_report_scheduler, "EVERY", 0.2)
+    module = Module(NAME, place.platform, place.journal, Monitoring(at="02:00"))
+    clock = drift_report_scheduler.clock([Scheduler(module, retrain)])
+    served = threading.Thread(target=clock.start)
+    served.start()
+    try:
+        assert begun.wait(60)
+        for minute in range(1, 6):
+            place.decide(minute, took=400)
+        awaited(lambda: [alert.state for alert in place.told("latency")] == ["raised"])
+    finally:
+        over.set()
+        clock.shutdown()
+        served.join()
 
 
 def test_as_a_program_it_does_what_is_due_and_then_nothing(lived: Lived) -> None:

@@ -30,7 +30,7 @@ from modules.fraud_detection.src.features import build_features
 from modules.fraud_detection.src.utils import logger
 from modules.fraud_detection.watch import artifact_of, watcher
 from monitoring.drift_report import DRIFTED
-from monitoring.drift_report_scheduler import Module, Scheduler
+from monitoring.scheduler import Module, Scheduler
 
 STORY = Story(live=90, change=105, broken=139, subtle=140, end=170)
 TOGETHER = 200

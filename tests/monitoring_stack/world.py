@@ -22,7 +22,7 @@ from mlops.traffic import Traffic
 from modules.fraud_detection.settings import NAME, Settings
 from monitoring.drift_check import Monitoring
 from monitoring.drift_metrics import DriftMetrics
-from monitoring.drift_report_scheduler import Module, Scheduler
+from monitoring.scheduler import Module, Scheduler
 from tests.api import Client, processes, settings_of
 from tests.conftest import ROOT
 from tests.redis_server import RedisServer, program
