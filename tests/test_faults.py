@@ -83,6 +83,7 @@ def test_without_redis_answers_go_on_and_are_right_or_marked(
 ) -> None:
     """Redis dies, hangs, crawls or is full: answers go on at once, marked until the journal has filled the gap."""
     history(with_redis, "c-gone", 3)
+    assert with_redis.metric("cache_errors_total") == 0
     getattr(redis_server, fault)()
     began = time.monotonic()
     first = with_redis.post(
@@ -104,6 +105,8 @@ def test_without_redis_answers_go_on_and_are_right_or_marked(
 
     awaited(right)
     assert with_redis.get("/ready").status == 200
+    if fault in ("kill", "freeze"):
+        assert with_redis.metric("cache_errors_total") > 0
     getattr(redis_server, mend)()
     before = int(found["customer_id_amount_count_1d"])
     with redis_server.client() as server:
