@@ -151,6 +151,8 @@ tell_versions() {
     docker --version
     docker compose version
     python3 --version
+    python3 -m pip --version
+    python3 -m virtualenv --version
     git --version
     aws --version
 }

@@ -210,6 +210,11 @@ def test_the_local_aws_has_what_the_services_name() -> None:
     )
 
 
+def test_mlflow_answers_to_the_names_of_the_node_and_to_no_other() -> None:
+    hosts = services()["mlflow"]["environment"]["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    assert hosts == ["mlflow:5000", "localhost:*", "127.0.0.1:*", "${PUBLIC_HOST:-localhost}:5000"]
+
+
 def test_prometheus_keeps_neither_more_than_fits_nor_less_than_its_objectives_look_back() -> None:
     command = services()["prometheus"]["command"]
     assert "--storage.tsdb.retention.size=4GB" in command
@@ -221,6 +226,7 @@ def test_redis_drops_nothing_and_keeps_room_below_its_limit() -> None:
     redis = services()["redis"]
     said = dict(line.split(" ", 1) for line in redis["command"][0].splitlines() if " " in line)
     assert said["maxmemory-policy"] == "noeviction"
+    assert said["requirepass"] == "$$REDISCLI_AUTH"
     assert 2 * int(said["maxmemory"].removesuffix("mb")) <= megabytes(redis["mem_limit"])
 
 

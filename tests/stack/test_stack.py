@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.serving import transactions
 from tests.conftest import ROOT, SMALL
+from tests.services import missing
 from tests.stack.stack import DECISIONS, PORTS, Stack, awaited, lacking, started
 
 pytestmark = pytest.mark.images
@@ -50,8 +51,7 @@ os.kill(sorted(number for number, line in lines.items() if b"\\0serve\\0" in lin
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if reason := lacking():
-        # Also where every service must be there: no CI of ours starts an engine for this.
-        pytest.skip(reason)
+        missing(reason)
     with started(tmp_path_factory.mktemp("stack"), PROJECT, **SMALL_WORLD) as found:
         yield found
 
@@ -241,7 +241,7 @@ def test_the_stores_are_out_of_reach_for_what_only_watches(stack: Stack) -> None
 
 def test_grafana_has_both_dashboards_and_lets_nobody_in_without_the_password(stack: Stack) -> None:
     if not stack.whole:
-        pytest.skip("Grafana's image cannot be pulled here, and Debian has no Grafana")
+        missing("Grafana's image cannot be pulled here, and Debian has no Grafana")
     assert stack.ask("grafana", "/api/health", Authorization="")[1]["database"] == "ok"
     assert stack.ask("grafana", "/api/search", Authorization="")[0] == 401
     settings = json.loads(stack.run("config", "--format", "json"))["services"]["grafana"]["environment"]

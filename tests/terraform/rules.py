@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-WORLD = re.compile(r'"(0\.0\.0\.0/0|::/0)"')
+SOURCES = re.compile(r"^ +(cidr_ipv4|cidr_ipv6|prefix_list_id) += (.+)$", re.MULTILINE)
+OPERATOR = [("cidr_ipv4", "var.my_ip_cidr")]
 STAR = re.compile(r'"[a-z0-9-]+:\*"')
 WRITTEN = re.compile(r"^\s*(assume_role_)?policy\s*= (jsonencode|<<)", re.MULTILINE)
 NO_POLICY = "aws_ecr_lifecycle_policy"
@@ -34,9 +35,16 @@ def broken(folder: Path) -> list[str]:
 
 
 def open_to_the_world(block: Block) -> Iterator[str]:
-    """No port is open to the world, whichever it is; and rules stand where the others are."""
-    if block.type == "aws_vpc_security_group_ingress_rule" and WORLD.search(block.text):
-        yield f"{block.place} is open to the world"
+    """One rule lets an address in, the operator's alone; others let in a group; and rules stand where the others are.
+
+    Which ports that one rule opens, and that its address is a single one, the tests of the plan see.
+    """
+    if block.type == "aws_vpc_security_group_ingress_rule":
+        found = SOURCES.findall(block.text)
+        if found and (block.name, found) != ("operator", OPERATOR):
+            yield f"{block.place} lets in {', '.join(value for _, value in found)}"
+    if (block.kind, block.type) == ("variable", "my_ip_cidr") and re.search(r"^  default\b", block.text, re.MULTILINE):
+        yield f"{block.file}: my_ip_cidr has a default, so somebody's address would be let in unasked"
     if block.type == "aws_security_group_rule" or (
         block.type.endswith("_security_group") and re.search(r"^  (in|e)gress\b", block.text, re.MULTILINE)
     ):

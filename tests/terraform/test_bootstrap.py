@@ -127,8 +127,18 @@ def test_a_machine_becomes_the_node(machine: Machine) -> None:
     assert done.stdout.splitlines()[-1] == "mlops-core ready"
     assert machine.commit_there == machine.git("rev-parse", "main")
     installed = next(call for call in machine.calls if call.startswith("apt-get") and " install " in call)
-    for package in ("docker.io", "docker-compose-v2", "python3", "python3-pip", "python3-venv", "git", "make"):
-        assert f" {package}" in installed
+    assert {word for word in installed.partition(" install ")[2].split() if not word.startswith("-")} == {
+        "ca-certificates", "curl", "docker-buildx", "docker-compose-v2", "docker.io", "git", "make", "openssl",
+        "python3", "python3-pip", "python3-venv", "python3-virtualenv",
+    }  # fmt: skip
+    # Its log ends with what came of it.
+    assert [call for call in machine.calls if call.endswith("version")] == [
+        "docker --version", "docker compose version", "python3 --version", "python3 -m pip --version",
+        "python3 -m virtualenv --version", "aws --version",
+    ]  # fmt: skip
+    assert f"git version {machine.git('version').split()[-1]}" in done.stdout
+    assert "systemctl enable --now docker.service mlops-prune.timer" in machine.calls
+    assert "image prune --all" in (machine.root / "etc/systemd/system/mlops-prune.service").read_text()
     assert "snap install aws-cli --classic" in machine.calls
     assert "usermod --append --groups docker ubuntu" in machine.calls
     assert (machine.root / HOME / ".env").read_text().splitlines() == [

@@ -33,6 +33,18 @@ run "a_whole_network" {
   expect_failures = [var.my_ip_cidr]
 }
 """
+OPERATOR = 'resource "aws_vpc_security_group_ingress_rule" "operator"'
+REDIS = """
+resource "aws_vpc_security_group_ingress_rule" "redis" {
+  security_group_id = aws_security_group.node.id
+  description       = "Redis"
+  cidr_ipv4         = "0.0.0.0/1"
+  ip_protocol       = "tcp"
+  from_port         = 6379
+  to_port           = 6379
+}
+
+"""
 
 
 class Mutant(NamedTuple):
@@ -48,6 +60,9 @@ WHOLE = Mutant("nothing", "ec2.tf", "t", "t")
 """No damage: were it caught, the others would be caught for nothing."""
 MUTANTS = (
     Mutant("API open to the world", "network.tf", "= var.my_ip_cidr", '= "0.0.0.0/0"'),
+    Mutant("Redis open to half of the world", "network.tf", OPERATOR, REDIS + OPERATOR),
+    Mutant("somebody's address by default", "variables.tf", "  type        = string\n",
+           '  type        = string\n  default     = "203.0.113.7/32"\n'),
     Mutant("another port opened", "network.tf", '9090 = "Prometheus"', '9090 = "Prometheus"\n    9100 = "Node"'),
     Mutant("any network accepted", "variables.tf", 'regex("/32$"', 'regex("/[0-9]+$"'),
     Mutant("metadata without a token", "ec2.tf", '"required"', '"optional"'),

@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from infra import lambda_package
 from tests.conftest import ROOT
 from tests.services import missing
@@ -75,10 +73,10 @@ def terraform(
 
 @cache
 def program() -> str:
-    """The program. No package registry has it, so the test is skipped where it is missing, everywhere."""
+    """The program; no package registry has it."""
     found = shutil.which("terraform")
     if found is None:
-        pytest.skip("there is no terraform on the PATH; see https://developer.hashicorp.com/terraform/install")
+        missing("there is no terraform on the PATH; see https://developer.hashicorp.com/terraform/install")
     return found
 
 
@@ -87,15 +85,14 @@ def plugins() -> Path:
     """The folder in which the provider lies unpacked."""
     if told := os.environ.get("TERRAFORM_PLUGIN_DIR"):
         return Path(told)
-    for place in PLACES:
-        base = Path(place).expanduser()
-        for folder in sorted(Path("/").glob(str(base).lstrip("/"))):
-            if (folder / PROVIDER).is_dir():
-                return folder
-    pytest.skip(
-        "the provider hashicorp/aws lies in no folder; make one: terraform -chdir=terraform providers mirror FOLDER, "
-        "and set TERRAFORM_PLUGIN_DIR=FOLDER"
-    )
+    places = (str(Path(place).expanduser()).lstrip("/") for place in PLACES)
+    found = [folder for place in places for folder in sorted(Path("/").glob(place)) if (folder / PROVIDER).is_dir()]
+    if not found:
+        missing(
+            "the provider hashicorp/aws lies in no folder; make one: "
+            "terraform -chdir=terraform providers mirror FOLDER, and set TERRAFORM_PLUGIN_DIR=FOLDER"
+        )
+    return found[0]
 
 
 def checkov(folder: Path) -> list[dict[str, Any]]:
