@@ -220,8 +220,9 @@ def test_as_a_program_it_serves_metrics_and_ends_well_when_told(finished: Job, t
     process = stream_kills.consume(settings, tmp_path, "--metrics-port", "0", "--metrics-host", "127.0.0.2")
     with closing(journal.connect(settings.platform.journal)) as kept:
         stream_kills.awaited(lambda: kept.head().count == 2)
-    url = (tmp_path / "consume.log").read_text().split()[0]
-    assert url.startswith("http://127.0.0.2:")
+    # What it tells stands between what it logs.
+    told = (tmp_path / "consume.log").read_text().splitlines()
+    url = next(line for line in told if line.startswith("http://127.0.0.2:"))
     with urllib.request.urlopen(url) as answer:
         lines = answer.read().decode().splitlines()
     assert "dead_letters_waiting 1.0" in lines
