@@ -133,7 +133,10 @@ def bucket(aws: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
 
 
 def shared(name: str) -> Path:
-    """A file of the shared data beside the project; where there is none the test is skipped, and in CI it fails."""
+    """A file of the shared data beside the project; where there is none the test is skipped.
+
+    With `MLOPS_TEST_REQUIRE_DATA` set it fails.
+    """
     path = SHARED / name
     if not path.exists():
         missing(f"{name} is not beside the project", DATA)

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from threading import Lock
 from types import NoneType
 from typing import Any, NoReturn
@@ -193,7 +193,7 @@ class Journal:
         """
         if self._writer is None:
             self._writer = self._engine.raw_connection()
-        self._check_file()
+        self._check_file(self._writer.info)
         begun = look or self._latest is None or len(entries) > AT_ONCE
         # A cursor that is left open would keep what was begun alive, also where the connection is given up.
         with contextlib.closing(self._writer.cursor()) as cursor:
@@ -219,10 +219,10 @@ class Journal:
         self._latest = head
         return kept
 
-    def _check_file(self) -> None:
-        """A file that was removed can still be written to, and nobody would ever read it."""
+    def _check_file(self, opened: Mapping[str, Any]) -> None:
+        """A file that was removed can still be read and written to, and nobody would ever find what is in it."""
         file = self._database.file
-        if file is not None and identity(file) != self._writer.info["file"]:
+        if file is not None and identity(file) != opened["file"]:
             raise StorageFailed(f"the journal {file} was removed or replaced while in use; put it back or restart")
 
     def _give_up(self) -> None:
@@ -253,6 +253,7 @@ class Journal:
     def _rows(self, statement: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
         try:
             with self._engine.connect() as connection:
+                self._check_file(connection.info)
                 return connection.execute(statement).all()
         except SQLAlchemyError as error:
             raise translated(error, self._engine.url) from error

@@ -21,7 +21,7 @@ BEARER = b"bearer "
 class Key(Group):
     """One API key. The key itself is never stored: `sha256` is the hash of its text."""
 
-    name: str = Field(description="Whose key it is; stands in logs.")
+    name: str = Field(description="Whose key it is; said when it is refused.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The SHA-256 of the key, in hexadecimal.")
     scopes: tuple[Scope, ...] = Field(("predict", "explain", "feedback", "read"), description="What it opens.")
 
@@ -76,7 +76,7 @@ class Access:
         if found is None or authorization[: len(BEARER)].lower() != BEARER:
             raise Refused("a valid API key is needed: Authorization: Bearer KEY", status=401)
         if scope not in found[1]:
-            raise Refused(f"this key does not open '{scope}'", status=403)
+            raise Refused(f"the key '{found[0]}' does not open '{scope}'", status=403)
         return found[0]
 
     def _spend(self, name: str, rate: float) -> None:
@@ -86,5 +86,5 @@ class Access:
         left = min(max(rate, 1.0), left + (now - since) * rate)
         if left < 1:
             self._left[name] = left, now
-            raise Refused("too many requests for this key", status=429)
+            raise Refused("too many requests" + (f" for the key '{name}'" if name else ""), status=429)
         self._left[name] = left - 1, now

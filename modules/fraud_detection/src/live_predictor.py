@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ class LivePredictor:
         explained = self._explainer.explain(self._matrix(seen)[0])
         values = dict(zip(self.names, seen, strict=True))
         reasons = self._explainer.reasons(values, explained, len(self.names) if top is None else top)
-        return Explanation(explained.base, [asdict(reason) for reason in reasons], explained.margin)
+        return Explanation(explained.base, [vars(reason) for reason in reasons], explained.margin)
 
     async def warm_up(self) -> None:
         """Score the canned transaction with an empty past. Raises `Damaged` when its score is not the manifest's."""

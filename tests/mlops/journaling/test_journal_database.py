@@ -181,6 +181,8 @@ def test_a_file_removed_under_a_writer_is_no_place_to_write_to(embedded: Journal
     for file in tmp_path.glob("journal.db*"):
         file.rename(tmp_path / "aside" / file.name)
     with pytest.raises(StorageFailed, match="removed or replaced"):
+        embedded.head()
+    with pytest.raises(StorageFailed, match="removed or replaced"):
         embedded.append([entry("b")])
     with pytest.raises(StorageFailed):
         embedded.append([entry("b")])
