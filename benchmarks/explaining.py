@@ -35,11 +35,13 @@ import xgboost
 
 from benchmarks.serving import transactions
 from mlops import bootstrap
+from mlops.serving.decider import Decider
 from mlops.serving.scoring import Decided
 from mlops.storage.online import Ask, Memory
 from mlops.storage.online_redis import Redis
 from modules.fraud_detection import settings
-from modules.fraud_detection.decider import Decider
+from modules.fraud_detection.decider import kind
+from modules.fraud_detection.src.live_predictor import LivePredictor
 from modules.fraud_detection.src.models.base_model import Floats, Matrix
 from modules.fraud_detection.src.models.xgb import Xgb
 from tests.redis_server import RedisServer, program
@@ -97,9 +99,9 @@ async def _decide_and_explain(places: Mapping[str, str], count: int) -> dict[str
     bodies = {name: transactions(name) for name in places}
     kinds: list[tuple[str, Any]] = [("memory://", Memory), ("redis://", Redis)]
     with ExitStack() as patched:
-        for name, kind in kinds:
+        for name, logs in kinds:
             found = times[f"the past of a transaction, {name}"]
-            patched.enter_context(patch.object(kind, "exchange", _timed_exchange(kind.exchange, found)))
+            patched.enter_context(patch.object(logs, "exchange", _timed_exchange(logs.exchange, found)))
         for turn in range(WARM + count):
             if turn == WARM:
                 for found in times.values():
@@ -111,16 +113,19 @@ async def _decide_and_explain(places: Mapping[str, str], count: int) -> dict[str
     return times
 
 
-async def _started(online: str) -> Decider:
+async def _started(online: str) -> Decider[LivePredictor]:
     journal = f"sqlite:///journal_{online.split(':', maxsplit=1)[0]}.db"
     read = settings.read(None, "local", {}, {"platform": {"online": online, "journal": journal}})
-    decider = Decider(read, bootstrap.connect(read.platform))
-    await decider.start()
-    await asyncio.to_thread(decider.live.wait, 60)
-    return decider
+    platform = bootstrap.connect(read.platform)
+    made = Decider(kind(read, platform), platform)
+    await made.start()
+    await asyncio.to_thread(made.live.wait, 60)
+    return made
 
 
-async def _steps(decider: Decider, body: Callable[[], bytes], name: str, times: Mapping[str, list[float]]) -> None:
+async def _steps(
+    decider: Decider[LivePredictor], body: Callable[[], bytes], name: str, times: Mapping[str, list[float]]
+) -> None:
     """Score one transaction that leaves no trace; decide another, and explain that decision."""
     awake = decider.live.current
     assert awake is not None

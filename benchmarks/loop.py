@@ -33,12 +33,12 @@ from modules.fraud_detection.src.features import build_features, declaration
 from modules.fraud_detection.src.models import fit, split
 from modules.fraud_detection.src.models.evaluate import choose_thresholds, clumping, costs
 from modules.fraud_detection.src.models.fit import Fitted
-from modules.fraud_detection.src.models.profile import profile
 from modules.fraud_detection.src.models.split import Split
 from modules.fraud_detection.src.router.traffic_split import Routing, TrafficSplit
 from modules.fraud_detection.src.utils.metrics import Ints
 from monitoring import drift, performance
 from monitoring.drift_report import DRIFTED
+from monitoring.profile import profile
 from monitoring.reference import Reference
 
 DEMO, HANDBOOK = (settings.FILE.with_name(name) for name in ("demo.yaml", "handbook.yaml"))

@@ -1,6 +1,6 @@
 """What a module gives so that its decisions can be served: a predictor that reads, decides, explains and learns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -55,15 +55,29 @@ class Record(msgspec.Struct, frozen=True):
     instead_of: int | None = None
 
 
-class Fact(msgspec.Struct, frozen=True):
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
     """A label as the journal keeps it: what the truth about a decision turned out to be, known from `known_at` on.
 
-    `known_at` is microseconds since 1970.
+    `label` is 1 for what the model warns of, else 0; `truth` is all of it in a module's own words, where the label is
+    not. `known_at` is microseconds since 1970.
     """
 
     key: str
     label: int
     known_at: int
+    truth: str | None = None
+
+
+class Told(NamedTuple):
+    """The truth about a decision as somebody tells it; where no time is given it is known from now on.
+
+    A `label` that depends on what was decided is a function of the record.
+    """
+
+    key: str
+    label: int | Callable[[Record], int]
+    known_at: int | None
+    truth: str | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True):

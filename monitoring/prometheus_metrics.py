@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mlops.errors import Refused
+from mlops.serving.scoring import Decided, Outcome
 from mlops.traffic import PRODUCTION
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -31,36 +33,37 @@ class Metrics:
 
     def __init__(self, routes: Iterable[str], decisions: Iterable[str]) -> None:
         # The client decides when it is imported whether it counts in the folder, so it is imported after `prepare`.
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Gauge, Histogram
+        from prometheus_client import Counter as Total
 
         _forget_the_dead()
         self.registry = registry = CollectorRegistry()
         self._routes, self._decisions = frozenset(routes), frozenset(decisions)
-        self._predictions = Counter("predict_requests", "Transactions answered.", ["status"], registry=registry)
+        self._predictions = Total("predict_requests", "Transactions answered.", ["status"], registry=registry)
         self._predict_seconds = Histogram(
             "predict_request_duration_seconds", "From arrival to answer.", buckets=BUCKETS, registry=registry
         )
-        self._explanations = Counter("explain_requests", "Explanations answered.", ["status"], registry=registry)
+        self._explanations = Total("explain_requests", "Explanations answered.", ["status"], registry=registry)
         self._explain_seconds = Histogram(
             "explain_request_duration_seconds", "From arrival to answer.", buckets=BUCKETS, registry=registry
         )
-        self._others = Counter("http_requests", "Answers of all other routes.", ["route", "status"], registry=registry)
-        self._errors = Counter("request_errors", "Answers that are no success.", ["kind"], registry=registry)
-        self._hits = Counter("cache_hits", "Answers that had been given before.", registry=registry)
-        self._misses = Counter("cache_misses", "Transactions that were new.", registry=registry)
-        self._cache_errors = Counter("cache_errors", "Failures of the store behind the cache.", registry=registry)
-        self._decided = Counter(
+        self._others = Total("http_requests", "Answers of all other routes.", ["route", "status"], registry=registry)
+        self._errors = Total("request_errors", "Answers that are no success.", ["kind"], registry=registry)
+        self._hits = Total("cache_hits", "Answers that had been given before.", registry=registry)
+        self._misses = Total("cache_misses", "Transactions that were new.", registry=registry)
+        self._cache_errors = Total("cache_errors", "Failures of the store behind the cache.", registry=registry)
+        self._decided = Total(
             "decisions", "Decisions made, each once.", ["arm", "version", "decision"], registry=registry
         )
         self._decision_seconds = Histogram(
             "decision_duration_seconds", "From arrival to the journal.", ["arm", "version"], buckets=BUCKETS,
             registry=registry,
         )  # fmt: skip
-        self._failed = Counter(
+        self._failed = Total(
             "candidate_failures", "Decisions that production made instead.", ["version"], registry=registry
         )
-        self._degraded = Counter("online_degraded", "Decisions on an incomplete past.", registry=registry)
-        self._labels = Counter("labels", "Labels recorded.", registry=registry)
+        self._degraded = Total("online_degraded", "Decisions on an incomplete past.", registry=registry)
+        self._labels = Total("labels", "Labels recorded.", registry=registry)
         self._journal_waiting = Gauge(
             "journal_waiting_entries", "Entries not on disk yet.", registry=registry, multiprocess_mode="livesum"
         )
@@ -77,6 +80,23 @@ class Metrics:
                 family.labels(status)
         for kind in ("refused", "failed"):
             self._errors.labels(kind)
+
+    def answered(self, outcomes: Sequence[Outcome], seconds: Sequence[float]) -> None:
+        """Count a batch of a scorer, whichever door it came through."""
+        decided = [one for one in outcomes if isinstance(one, Decided)]
+        fresh = [one.record for one in decided if not one.replayed]
+        took: dict[tuple[str, int, str], list[float]] = {}
+        for record in fresh:
+            key = record.model.arm, record.model.version, record.said["decision"]
+            took.setdefault(key, []).append(record.took / 1e6)
+        self.predicted(
+            [one.status if isinstance(one, Refused) else 200 for one in outcomes],
+            seconds,
+            len(decided) - len(fresh),
+            sum(record.degraded for record in fresh),
+            took,
+            Counter(record.instead_of for record in fresh if record.instead_of is not None),
+        )
 
     def predicted(
         self, statuses: Sequence[int], seconds: Sequence[float], replayed: int, degraded: int,
@@ -110,8 +130,8 @@ class Metrics:
         if degraded:
             self._degraded.inc(degraded)
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer of a route."""
+    def replied(self, route: str, status: int, seconds: float) -> None:
+        """Count one answer of a route, other than of those that decide and are counted by `answered`."""
         if route == "/explain":
             self._explanations.labels(_known(status)).inc()
             self._explain_seconds.observe(seconds)

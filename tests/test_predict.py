@@ -20,6 +20,7 @@ from PIL import Image
 from mlops.errors import BadConfiguration
 from mlops.journaling import journal
 from mlops.serving.access import make
+from mlops.serving.api import SAGEMAKER_PORT, Reach
 from mlops.storage import objects
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
@@ -133,7 +134,7 @@ def test_sagemakers_door_says_the_same(api: Client) -> None:
 def test_sagemakers_port_has_its_contract_and_nothing_else(finished: Job, tmp_path: Path) -> None:
     """SageMaker stands before port 8080 and checks who calls: no key is asked for there, and few paths answer."""
     with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", serve.SAGEMAKER_PORT)) == 0:
+        if probe.connect_ex(("127.0.0.1", SAGEMAKER_PORT)) == 0:
             missing("something listens on port 8080")
     key, hash_ = make()
     own = yaml.safe_load((ROOT / "modules" / NAME / "config" / "config.yaml").read_text())
@@ -141,7 +142,7 @@ def test_sagemakers_port_has_its_contract_and_nothing_else(finished: Job, tmp_pa
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
     options = ("--sagemaker", "--config", "own.yaml")
     with processes(settings_of(finished, tmp_path), tmp_path, 1, *options) as (_, client):
-        sage = Client(serve.SAGEMAKER_PORT)
+        sage = Client(SAGEMAKER_PORT)
         assert sage.get("/ping").status == sage.get("/metrics").status == 200
         decided = sage.post("/invocations", transaction("by sagemaker"))
         assert decided.status == 200
@@ -372,12 +373,12 @@ def test_api_keys_open_every_route_that_reads_or_writes_decisions(finished: Job,
 
 def test_several_workers_need_a_shared_past(finished: Job, tmp_path: Path) -> None:
     with pytest.raises(BadConfiguration, match="REDIS_URL=redis://HOST:6379/0, or --workers 1"):
-        serve.serve(settings_of(finished, tmp_path), serve.Reach("127.0.0.1", 0, 2, False), print)
+        serve.serve(settings_of(finished, tmp_path), Reach("127.0.0.1", 0, 2, None), print)
 
 
 def test_before_a_model_is_awake_the_api_is_alive_and_not_ready(tmp_path: Path, finished: Job) -> None:
     nothing = {"tracking": f"sqlite:///{tmp_path}/empty.db"}
-    api = serve.Api(settings_of(finished, tmp_path, platform=nothing), sagemaker=False)
+    api = serve.api_of(settings_of(finished, tmp_path, platform=nothing))
 
     async def ask() -> None:
         await api._start()

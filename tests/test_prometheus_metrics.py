@@ -72,16 +72,16 @@ def test_a_candidate_that_decides_has_a_count_of_failures_before_it_fails(metric
 
 def test_a_failed_explanation_is_ours_and_a_wrong_request_is_the_callers(metrics: Metrics) -> None:
     for status in (200, 422, 500):
-        metrics.answered("/explain", status, 0.1)
+        metrics.replied("/explain", status, 0.1)
     found = values(metrics.exposition())
     assert [found[f'explain_requests_total{{status="{status}"}}'] for status in (200, 422, 500)] == [1, 1, 1]
     assert found['request_errors_total{kind="failed"}'] == found['request_errors_total{kind="refused"}'] == 1
 
 
 def test_explanations_are_counted_apart(metrics: Metrics) -> None:
-    metrics.answered("/explain", 200, 0.5)
-    metrics.answered("/explain", 404, 0.1)
-    metrics.answered("/health", 200, 0.1)
+    metrics.replied("/explain", 200, 0.5)
+    metrics.replied("/explain", 404, 0.1)
+    metrics.replied("/health", 200, 0.1)
     found = values(metrics.exposition())
     assert found['explain_requests_total{status="200"}'] == found['explain_requests_total{status="404"}'] == 1
     assert found["explain_request_duration_seconds_count"] == 2
@@ -92,7 +92,7 @@ def test_explanations_are_counted_apart(metrics: Metrics) -> None:
 def test_no_caller_can_make_new_series(metrics: Metrics) -> None:
     before = len(values(metrics.exposition()))
     for number in range(300):
-        metrics.answered(f"/made/up/{number}", 200 + number, 0.1)
+        metrics.replied(f"/made/up/{number}", 200 + number, 0.1)
         metrics.predicted([600 + number], [0.1], 0, 0, {("production", 1, f"made up {number}"): [0.1]})
     found = values(metrics.exposition())
     assert found['decisions_total{arm="production",decision="other",version="1"}'] == 300

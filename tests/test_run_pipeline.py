@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from mlops.errors import BadData, BadInput, NotFound
+from mlops.pipeline import Phase
 from mlops.storage import objects
 from mlops.storage.objects import EXPLANATIONS, MODELS, PROCESSED, RAW
 from modules.fraud_detection import lineage, run_pipeline
@@ -77,7 +78,7 @@ def test_when_a_phase_fails_no_later_one_runs_and_nothing_is_registered(
     def fail(_: Job) -> dict[str, object]:
         raise BadData("planted")
 
-    monkeypatch.setitem(run_pipeline.PHASES, "evaluate", fail)
+    monkeypatch.setitem(run_pipeline.PHASES, "evaluate", Phase(fail, str))
     job = small_job(tmp_path)
     with pytest.raises(BadData, match="planted"):
         run(job)
@@ -90,7 +91,7 @@ def test_a_broken_run_goes_on_after_its_last_finished_phase(tmp_path: Path, monk
         raise BadData("planted")
 
     with monkeypatch.context() as planted:
-        planted.setitem(run_pipeline.PHASES, "train", fail)
+        planted.setitem(run_pipeline.PHASES, "train", Phase(fail, str))
         with pytest.raises(BadData):
             run(small_job(tmp_path))
     record = next((tmp_path / "var" / PROCESSED / "runs").rglob("features.json"))
@@ -106,7 +107,7 @@ def test_a_fresh_run_forgets_what_an_earlier_one_finished(tmp_path: Path, monkey
     def fail(_: Job) -> dict[str, object]:
         raise BadData("planted")
 
-    monkeypatch.setitem(run_pipeline.PHASES, "train", fail)
+    monkeypatch.setitem(run_pipeline.PHASES, "train", Phase(fail, str))
     with pytest.raises(BadData):
         run(small_job(tmp_path))
     with pytest.raises(BadInput, match="'register' needs 'train'"):

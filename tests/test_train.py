@@ -11,6 +11,7 @@ import pytest
 from matplotlib import image
 
 from mlops.errors import BadData
+from mlops.releasing import revision
 from mlops.storage import objects
 from mlops.storage.objects import MODELS
 from modules.fraud_detection import train
@@ -21,8 +22,7 @@ from modules.fraud_detection.src.features import declaration, feature_store
 from modules.fraud_detection.src.models import fit
 from modules.fraud_detection.src.models.artifact import Artifact
 from modules.fraud_detection.src.models.fit import Recipe
-from modules.fraud_detection.src.utils import revision
-from tests.conftest import run, small_job
+from tests.conftest import ROOT, run, small_job
 
 
 def features_of(job: Job) -> pl.DataFrame:
@@ -43,7 +43,7 @@ def test_a_run_holds_parameters_metrics_tags_plots_and_a_signed_model(finished: 
     assert logged.tags["snapshot"] == finished.records["features"]["snapshot"]
     assert logged.tags["configuration"] == finished.settings.hash
     assert re.fullmatch("[0-9a-f]{40}(-dirty)?|unknown", logged.tags["git_revision"])
-    assert logged.tags["git_revision"] == revision.git()
+    assert logged.tags["git_revision"] == revision.git(ROOT)
     assert logged.tags["data_hash"] == finished.records["data"]["hash"]
     folders = ("explainability", "evaluation", "model", "run")
     names = {file.path for folder in folders for file in client.list_artifacts(run_id, folder)}

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from mlops import logs
-from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Router, Stamp
+from mlops.contract import Answer, Explanation, Fact, Labelled, Predictor, Record, Request, Router, Stamp, Told
 from mlops.errors import Damaged, MlopsError, NotFound, Refused, StorageFailed
 from mlops.journaling import labels
 from mlops.journaling.group_commit import GroupCommit
@@ -24,6 +24,10 @@ UNAVAILABLE = 503
 CONFLICT = 409
 
 log = logging.getLogger("scoring")
+
+
+Replay = Callable[[Restore, int], Awaitable[int]]
+"""Hands what the journal holds after a sequence number to whom it is given, and tells how far that is."""
 
 
 class Decided(NamedTuple):
@@ -137,18 +141,20 @@ class Scorer:
         answer = (await awake.predictor.predict([request], keep=False))[0]
         return answer, awake.predictor.explain(answer.seen), self._arms.stamp(arm, awake)
 
-    async def learn(self, key: str, label: int, known_at: int | None) -> tuple[Fact, bool]:
+    async def learn(self, told: Told) -> tuple[Fact, bool]:
         """Record what the truth turned out to be; return the fact and whether it was new. Raises `NotFound`, `Refused`.
 
         Without `known_at` it is known from now on, and saying again what is known already records nothing.
         """
+        key, known_at = told.key, told.known_at
         now, about = self._clock.now(), self.id(key)
         logs.add(decision_id=about.hex())
         near = self._answers.get(key)
         record = decode_record(near) if near is not None else (await self.find(about))[0]
+        label = told.label(record) if callable(told.label) else told.label
         if known_at is None:
             latest = max(await labels.facts(self._journal.journal, about), key=lambda fact: fact.known_at, default=None)
-            if latest is not None and latest.label == label:
+            if latest is not None and (latest.label, latest.truth) == (label, told.truth):
                 return latest, False
         deployed = self._deployed()
         happened = deployed.production.predictor.happened(record.row)
@@ -156,7 +162,7 @@ class Scorer:
             raise Refused("is not after what it is about", "known_at")
         if known_at is not None and known_at > now:
             raise Refused("lies in the future", "known_at")
-        fact = Fact(key, label, max(now, happened + 1) if known_at is None else known_at)
+        fact = Fact(key, label, max(now, happened + 1) if known_at is None else known_at, told.truth)
         body = encode(fact)
         kept = (await self._journal.keep([Entry(LABEL, identify(self._name, body), body, now, about)]))[0]
         rows = await asyncio.to_thread(self._journal.journal.about, [about])

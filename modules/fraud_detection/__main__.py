@@ -86,8 +86,8 @@ def benchmark(words: Words) -> None:
 def lineage(words: Words) -> None:
     """Walk from a version or a decision back to the raw bytes and check every hash on the way."""
     from mlops.journaling import journal
+    from mlops.serving.deciding import decision_id
     from modules.fraud_detection import lineage
-    from modules.fraud_detection.predict import decision_id
 
     platform = _settings(words).platform
     which = int(words.version) if words.version.isdigit() else words.version
@@ -105,11 +105,12 @@ def lineage(words: Words) -> None:
 def serve(words: Words) -> None:
     """Answer over HTTP: decide, explain, learn; as a SageMaker container with the version that was packed for it."""
     from mlops.releasing import packed
+    from mlops.serving.api import SAGEMAKER_PORT, Reach
     from modules.fraud_detection import serve
 
     version = packed.unpacked(words.opt_ml / "model")
-    sagemaker = words.sagemaker_port or serve.SAGEMAKER_PORT if words.sagemaker or version else None
-    reach = serve.Reach(words.host, words.port, words.workers, sagemaker)
+    sagemaker = words.sagemaker_port or SAGEMAKER_PORT if words.sagemaker or version else None
+    reach = Reach(words.host, words.port, words.workers, sagemaker)
     serve.serve(_settings(words), reach, print, version)
 
 

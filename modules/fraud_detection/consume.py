@@ -16,6 +16,8 @@ import msgspec
 from mlops import bootstrap
 from mlops.errors import MlopsError, NotFound
 from mlops.journaling.ledger import wall
+from mlops.serving.decider import MEMORY, Decider
+from mlops.serving.deciding import answer
 from mlops.serving.scoring import Decided, Watcher
 from mlops.storage import objects
 from mlops.streaming import dead_letters, stream
@@ -26,10 +28,10 @@ from mlops.streaming.shard_reading import Handling
 from mlops.streaming.stream import Stream
 from mlops.streaming.stream_memory import Memory
 from mlops.values import seconds
-from modules.fraud_detection.counting import Counting
-from modules.fraud_detection.decider import MEMORY, Decider
-from modules.fraud_detection.predict import answer
+from modules.fraud_detection import decider
+from modules.fraud_detection.predict import NOUNS
 from modules.fraud_detection.settings import NAME, Settings
+from modules.fraud_detection.src.live_predictor import LivePredictor
 from modules.fraud_detection.src.predictor import Decision
 from modules.fraud_detection.src.utils import logger
 from monitoring.prometheus_metrics import Metrics
@@ -96,32 +98,33 @@ async def worker(settings: Settings, source: Stream, metrics: Metrics) -> AsyncI
             while not await asyncio.to_thread(leases.take_all, source.shards(), since):
                 await asyncio.sleep(random.uniform(0, 2 * words.poll))  # noqa: S311 - parts those who began together
         async with _kept(leases, seconds(words.lease) / 3):
-            decider = await stack.enter_async_context(deciding(settings, [Counting(metrics)]))
-        letters = DeadLetters(decider.journal.journal, NAME)
+            made = await stack.enter_async_context(deciding(settings, [metrics]))
+        letters = DeadLetters(made.journal.journal, NAME)
 
         async def put_away(found: Sequence[DeadLetter]) -> None:
-            await decider.journal.keep([dead_letters.entry(NAME, letter) for letter in found])
+            await made.journal.keep([dead_letters.entry(NAME, letter) for letter in found])
 
         def publish(decided: Sequence[Decided]) -> None:
             if results is not None:
-                results.put([(one.record.key, encode(answer(one))) for one in decided])
+                results.put([(one.record.key, encode(answer(one, NOUNS))) for one in decided])
 
         told = StreamMetrics(metrics.registry, letters.count)
-        handling = Handling(decider.scorer.decide, put_away, publish if results else None, told, words.tries, wall)
+        handling = Handling(made.scorer.decide, put_away, publish if results else None, told, words.tries, wall)
         yield Consumer(source, leases, handling, words, alone)
 
 
 @asynccontextmanager
-async def deciding(settings: Settings, watchers: Sequence[Watcher]) -> AsyncIterator[Decider]:
+async def deciding(settings: Settings, watchers: Sequence[Watcher]) -> AsyncIterator[Decider[LivePredictor]]:
     """What decides, with a version awake. Raises `NotFound` where none can be woken."""
-    decider = Decider(settings, bootstrap.connect(settings.platform), watchers)
-    await decider.start()
+    platform = bootstrap.connect(settings.platform)
+    made = Decider(decider.kind(settings, platform), platform, watchers)
+    await made.start()
     try:
-        if not await asyncio.to_thread(decider.live.wait, PATIENCE):
-            raise NotFound(f"nothing can decide: {decider.live.problem}")
-        yield decider
+        if not await asyncio.to_thread(made.live.wait, PATIENCE):
+            raise NotFound(f"nothing can decide: {made.live.problem}")
+        yield made
     finally:
-        await decider.stop()
+        await made.stop()
 
 
 @asynccontextmanager

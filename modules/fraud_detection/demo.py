@@ -13,19 +13,20 @@ from rich.console import Console
 
 from mlops import bootstrap
 from mlops.alerting.alerts import Alert
+from mlops.contract import Told
 from mlops.errors import Refused
 from mlops.journaling.journal_table import JournalTable
 from mlops.progress import Phases
 from mlops.releasing.releases import Releases
+from mlops.serving.decider import Decider
 from mlops.serving.scoring import Clock
-from mlops.storage import objects
-from modules.fraud_detection import demo_result, history, run_pipeline
-from modules.fraud_detection.decider import Decider
+from mlops.storage import objects, tables
+from modules.fraud_detection import decider, demo_result, history, run_pipeline
 from modules.fraud_detection.demo_result import Event, Result, Story
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.retrain import NotNow, Retraining
 from modules.fraud_detection.settings import NAME, Settings
-from modules.fraud_detection.src.data import synthetic, tables
+from modules.fraud_detection.src.data import synthetic
 from modules.fraud_detection.src.features import build_features
 from modules.fraud_detection.src.utils import logger
 from modules.fraud_detection.watch import artifact_of, watcher
@@ -93,7 +94,8 @@ class Demo:
 
     async def _live(self) -> Result:
         clock = Clock(lambda: self._now * 1_000)
-        self._decider = Decider(self._settings, self._platform, [], clock, self._folder / "versions")
+        kind = decider.kind(self._settings, self._platform)
+        self._decider = Decider(kind, self._platform, [], clock, self._folder / "versions")
         await self._decider.start()
         journal = self._decider.journal.journal
         self._table = JournalTable(journal)
@@ -158,7 +160,7 @@ class Demo:
         told = self._world.told(day, self._story.live).select(pl.col("transaction_id").cast(pl.String), "is_fraud")
         learn = self._decider.scorer.learn
         for some in _parts(told.rows()):
-            await asyncio.gather(*[learn(key, label, self._now) for key, label in some])
+            await asyncio.gather(*[learn(Told(key, label, self._now)) for key, label in some])
 
     async def _decide(self, day: int) -> None:
         rows = self._world.of(day, day + 1).select(SENT).to_dicts()

@@ -13,14 +13,13 @@ from mlops.journaling.journal import Journal
 from mlops.journaling.ledger import Done
 from mlops.progress import Phases
 from mlops.releasing.releases import Releases
-from mlops.storage import objects
+from mlops.storage import objects, tables
 from mlops.storage.objects import RAW
 from mlops.traffic import SHADOW
 from mlops.values import seconds
 from modules.fraud_detection import gate, history, program, run_pipeline
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import NAME, Settings
-from modules.fraud_detection.src.data import tables
 from modules.fraud_detection.src.utils import logger
 
 WHO, WORK = "retrain", "retraining "

@@ -1,22 +1,24 @@
 """How a model is made, top to bottom: raw transactions in, a registered and explained model version out."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from mlops.errors import BadInput
+from mlops import pipeline
+from mlops.pipeline import Phase, Record
 from mlops.progress import Phases
-from mlops.storage import objects
+from mlops.releasing import revision
+from mlops.storage import objects, tables
 from mlops.storage.objects import PROCESSED, RAW
+from mlops.storage.tables import Source
 from modules.fraud_detection import lineage, program
-from modules.fraud_detection.job import Job, Record
-from modules.fraud_detection.src.data import load_data, tables
-from modules.fraud_detection.src.data.load_data import Source
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.settings import MODULE, Settings
+from modules.fraud_detection.src.data import load_data
 from modules.fraud_detection.src.features import build_features, feature_store
-from modules.fraud_detection.src.utils import revision
 from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.train import evaluate, explain, register, train
 
@@ -59,7 +61,7 @@ def features(job: Job) -> Record:
     built = build_features.build(table, settings.data, settings.features)
     parents = {"raw": clean["raw"], "processed": clean["processed"]}
     manifest = feature_store.save(
-        job.platform.objects, built, table, settings.data, parents, revision.code(), settings.hash
+        job.platform.objects, built, table, settings.data, parents, revision.code(MODULE), settings.hash
     )
     return {
         "snapshot": manifest.name, "raw": clean["raw"], "rows": manifest.rows, "features": len(built.columns) - 1,
@@ -67,51 +69,20 @@ def features(job: Job) -> Record:
     }  # fmt: skip
 
 
-PHASES: Mapping[str, Callable[[Job], Record]] = {
-    "data": data,
-    "validate": validate,
-    "features": features,
-    "train": train,
-    "evaluate": evaluate,
-    "explain": explain,
-    "register": register,
-}
-SAID: Mapping[str, Callable[[Record], str]] = {
-    "data": lambda found: f"{len(found['files'])} raw files, hash {found['hash'][:16]}",
-    "validate": lambda found: f"{found['rows']:,} rows, {found['bad_rows']:,} in quarantine",
-    "features": lambda found: f"{found['features']} features, snapshot {found['snapshot']}",
-    "train": lambda found: f"{found['kind']} on {found['rows']:,} rows, model {found['model'][:16]}",
-    "evaluate": lambda found: f"average precision {found['metrics']['average_precision']:.3f}",
-    "explain": lambda found: f"{len(found['files'])} files",
-    "register": lambda found: f"version {found['version']}",
+PHASES: Mapping[str, Phase[Settings]] = {
+    "data": Phase(data, lambda found: f"{len(found['files'])} raw files, hash {found['hash'][:16]}"),
+    "validate": Phase(validate, lambda found: f"{found['rows']:,} rows, {found['bad_rows']:,} in quarantine"),
+    "features": Phase(features, lambda found: f"{found['features']} features, snapshot {found['snapshot']}"),
+    "train": Phase(train, lambda found: f"{found['kind']} on {found['rows']:,} rows, model {found['model'][:16]}"),
+    "evaluate": Phase(evaluate, lambda found: f"average precision {found['metrics']['average_precision']:.3f}"),
+    "explain": Phase(explain, lambda found: f"{len(found['files'])} files"),
+    "register": Phase(register, lambda found: f"version {found['version']}"),
 }
 
 
 def run(job: Job, progress: Phases, only: str | None = None, resume: bool = False) -> None:
-    """Run the phases in order; when one fails, none after it runs and nothing is registered.
-
-    With `only`, run that phase from what the ones before it left in an earlier run. With `resume`, go on after the last
-    phase that an earlier run finished. Raises `BadInput` when an earlier phase has left nothing.
-    """
-    todo = [only] if only else list(PHASES)
-    if only:
-        if only not in PHASES:
-            raise BadInput(f"there is no phase '{only}'; the phases are: {', '.join(PHASES)}")
-        for name in list(PHASES)[: list(PHASES).index(only)]:
-            if not job.recall(name):
-                raise BadInput(
-                    f"phase '{only}' needs '{name}', which has not run for this data and configuration; run it first"
-                )
-    if resume:
-        while todo and job.recall(todo[0]):
-            todo.pop(0)
-    else:
-        job.forget(todo)
-    for name in todo:
-        with progress.phase(name) as said:
-            record = PHASES[name](job)
-            job.keep(name, record)
-            said.append(SAID[name](record))
+    """Run the phases, or one of them; nothing is registered unless all before it went well. Raises `BadInput`."""
+    pipeline.run(job, PHASES, progress, only, resume)
 
 
 def _raw_files(job: Job, folder: Path) -> Source:

@@ -29,7 +29,8 @@ from monitoring.drift_check import Monitoring
 NAME = "fraud_detection"
 WITHOUT_RESULT = ("platform", "serving", "routing", "gate", "retraining", "monitoring", "release", "streaming")
 """Groups that change no trained model."""
-FILE = Path(__file__).parent / "config" / "config.yaml"
+MODULE = Path(__file__).parent
+FILE = MODULE / "config" / "config.yaml"
 
 
 class Model(Group):

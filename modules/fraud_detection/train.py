@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 from msgspec.structs import replace
 
-from mlops.releasing import packed
+from mlops.pipeline import Record
+from mlops.releasing import packed, revision
 from mlops.releasing.registry import MADE_FOR, Version
 from mlops.releasing.releases import Releases
 from mlops.storage import objects
 from mlops.storage.objects import EXPLANATIONS, MODELS
 from modules.fraud_detection import program
-from modules.fraud_detection.job import Job, Record
-from modules.fraud_detection.settings import NAME
+from modules.fraud_detection.job import Job
+from modules.fraud_detection.settings import MODULE, NAME
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.explainability import log_explanations
 from modules.fraud_detection.src.features import build_features, declaration, feature_store
@@ -24,11 +25,10 @@ from modules.fraud_detection.src.models import artifact, fit, plot_evaluation, s
 from modules.fraud_detection.src.models.artifact import Artifact, Card, Thresholds
 from modules.fraud_detection.src.models.evaluate import choose_thresholds, clumping, report, with_earlier_rows
 from modules.fraud_detection.src.models.fit import Recipe
-from modules.fraud_detection.src.models.profile import profile
 from modules.fraud_detection.src.models.split import Periods
-from modules.fraud_detection.src.utils import revision
 from modules.fraud_detection.src.utils.metrics import Floats, Ranking, average_precision
 from monitoring import performance, reference
+from monitoring.profile import profile
 from monitoring.reference import Reference
 
 SAMPLE = 10_000
@@ -154,8 +154,8 @@ def describe(job: Job) -> dict[str, str]:
         "snapshot": job.records["features"]["snapshot"],
         "data_hash": job.records["features"]["raw"],
         "configuration": job.settings.hash,
-        "git_revision": revision.git(),
-        "code": revision.code(),
+        "git_revision": revision.git(MODULE),
+        "code": revision.code(MODULE),
     }
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from mlops.errors import BadInput
+from mlops.storage import tables
 from mlops.storage.objects import translated
 from modules.fraud_detection.settings import Settings
-from modules.fraud_detection.src.data import load_data, tables
+from modules.fraud_detection.src.data import load_data
 from modules.fraud_detection.src.features import build_features
 from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.src.validation.data_validation import ROW
@@ -22,8 +23,8 @@ def write(source: str, out: Path, settings: Settings) -> tuple[int, int]:
     A bad row keeps its place, with every feature empty. Labels may be missing altogether: nothing is known then.
     Raises `BadData` when more rows are bad than the rules allow.
     """
-    if out.suffix not in load_data.SUFFIXES:
-        raise BadInput(f"--out is '{out}'; name a file that ends in {' or '.join(load_data.SUFFIXES)}")
+    if out.suffix not in tables.SUFFIXES:
+        raise BadInput(f"--out is '{out}'; name a file that ends in {' or '.join(tables.SUFFIXES)}")
     with load_data.open_source(source) as files:
         table = load_data.load(files, settings.data, labelled=False)
     now = datetime.now(UTC).replace(tzinfo=None)

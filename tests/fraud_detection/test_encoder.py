@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modules.fraud_detection.src.features.declaration import Feature
-from modules.fraud_detection.src.models import profile
 from modules.fraud_detection.src.models.encoder import LEVELS, Encoder
+from monitoring import profile
 
 FEATURES = [Feature("amount", False), Feature("channel", True), Feature("age", False), Feature("country", True)]
 TRAIN = pl.DataFrame(

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops.errors import Refused
+from mlops.serving.bodies import moment
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.validation import data_validation, transform
 from modules.fraud_detection.src.validation.limits import Validation
-from modules.fraud_detection.src.validation.requests import Requests, moment
+from modules.fraud_detection.src.validation.requests import Requests
 from modules.fraud_detection.src.validation.transform import STEPS, VALUE_STEPS, Step
 
 DATASET = DataSet.model_validate(

@@ -18,6 +18,7 @@ from mlops.journaling.labels import decode_record
 from mlops.releasing import packed
 from mlops.releasing.packed import Packed
 from mlops.releasing.registry import STAGE, Version
+from mlops.serving.api import Reach
 from mlops.serving.listening import bind, configured
 from modules.fraud_detection import serve
 from modules.fraud_detection.__main__ import main
@@ -42,7 +43,7 @@ def container(settings: Settings, opt_ml: Path) -> Iterator[Client]:
     """Serve in this process what is packed, on a free port that stands for SageMaker's, until the block ends."""
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
-    application = serve.application(settings, port, packed=Packed(opt_ml / "model"))
+    application = serve.application(settings, Reach("127.0.0.1", 0, 1, port), Packed(opt_ml / "model"))
     server = Server(configured(lambda: application, 1, settings.serving.idle_seconds))
     thread = threading.Thread(target=server.run, args=([bound],))
     thread.start()

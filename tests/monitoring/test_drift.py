@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlops.errors import BadData
-from modules.fraud_detection.src.models.profile import profile
 from monitoring.drift import Drift, compare, label_drift
 from monitoring.drift_report import ColumnDrift, LabelDrift, Moments
+from monitoring.profile import profile
 
 WORDS = Drift()
 ANY = Drift(psi=1e-9, null_share=1e-9, new_share=1e-9, label_ratio=1 + 1e-9, rows=50, labels=50, false_alarm=0.6)

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from mlops.errors import BadData
-from modules.fraud_detection.src.models.profile import profile
 from monitoring import drift_page, drift_report
 from monitoring.drift import Drift, compare, label_drift
 from monitoring.drift_report import ColumnDrift, ConceptDrift, DriftReport, LabelDrift, ScoreBin
 from monitoring.performance import Decisions, calibrate, concept_drift, estimate, realised
+from monitoring.profile import profile
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
 VOID = {"meta", "line"}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
-from modules.fraud_detection.src.models.profile import profile
 from monitoring import histograms
+from monitoring.profile import profile
 
 ROWS = st.integers(0, 300)
 PAIRS = st.lists(st.tuples(ROWS, ROWS), min_size=1, max_size=25).filter(

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from modules.fraud_detection.src.models.profile import profile
 from monitoring.drift import Drift, compare
 from monitoring.performance import calibrate, concept_drift, estimate, realised
+from monitoring.profile import profile
 from tests.conftest import shared
 
 CHANGE = 17_424

@@ -44,6 +44,11 @@ class LivePredictor:
         return self.layout.name
 
     @property
+    def hash(self) -> str:
+        """The hash of what it woke from."""
+        return self.artifact.hash
+
+    @property
     def names(self) -> Sequence[str]:
         """Name what the model sees, in order."""
         return self.artifact.card.encoder.features

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlops import logs
-from mlops.contract import Answer, Labelled, Request
+from mlops.contract import Answer, Labelled, Request, Told
 from mlops.errors import Refused
 from mlops.journaling.group_commit import GroupCommit
 from mlops.serving.answers import Answers
@@ -130,7 +130,7 @@ def test_two_pasts_are_both_told_of_every_decision_and_label(tmp_path: Path) -> 
         versions = both("another")
         async with scoring(tmp_path, versions) as scorer:
             await scorer.decide([body(key) for key in ("p1", "c1", "p2")])
-            await scorer.learn("c1", 1, None)
+            await scorer.learn(Told("c1", 1, None))
             assert versions.candidate is not None
             one, two = versions.production.predictor, versions.candidate.predictor
             assert (one.remembered, one.told) == (["p1", "p2"], ["c1"])
@@ -201,13 +201,13 @@ def test_a_label_is_told_to_every_past_once_before_the_first_decision_and_while_
         async with scoring(tmp_path, versions) as scorer:
             await scorer.decide([body("p1"), body("c1")])
             versions.candidate = None
-            await scorer.learn("p1", 1, None)
+            await scorer.learn(Told("p1", 1, None))
             versions.candidate = candidate
             assert versions.production.predictor.labels == candidate.predictor.labels == [("p1", 1)]
         alike = both()
         assert alike.candidate is not None
         async with scoring(tmp_path, alike) as restarted:
-            await restarted.learn("p1", 0, None)
+            await restarted.learn(Told("p1", 0, None))
             assert alike.production.predictor.labels + alike.candidate.predictor.labels == [("p1", 0)]
 
     asyncio.run(scenario())

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from mlops import logs
-from mlops.contract import Answer, Explanation, Labelled, Request
+from mlops.contract import Answer, Explanation, Labelled, Request, Told
 from mlops.errors import Refused
 from mlops.journaling.group_commit import GroupCommit
 from mlops.serving.answers import Answers
@@ -228,7 +228,7 @@ def test_what_fails_after_a_decision_was_found_is_logged_with_it(tmp_path: Path)
                 for ask in (
                     lambda: scorer.explain(decided.record), lambda: scorer.find(decided.id),
                     lambda: scorer.what_if(body("known")), lambda: scorer.what_if(body("new")),
-                    lambda: scorer.learn("known", 1, None),
+                    lambda: scorer.learn(Told("known", 1, None)),
                 ):  # fmt: skip
                     with logs.handling(b"r-1"):
                         await ask()

@@ -1,6 +1,5 @@
 """What a data set is: which column plays which part. A new table needs these few words and no code."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal, Self
 
@@ -82,8 +81,3 @@ class DataSet(Group):
         if self.label.known_at is not None:
             return pl.col(self.label.known_at)
         return pl.col(self.time.column) + pl.duration(seconds=seconds(self.label.delay or "0s"))
-
-
-def missing(columns: Sequence[str], present: Sequence[str]) -> list[str]:
-    """Name the columns that are not present, in order."""
-    return [name for name in columns if name not in set(present)]

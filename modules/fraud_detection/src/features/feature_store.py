@@ -9,10 +9,9 @@ import polars as pl
 from pydantic import ValidationError
 
 from mlops.errors import Damaged, NotFound
-from mlops.storage import objects
+from mlops.storage import objects, tables
 from mlops.storage.objects import PROCESSED, Objects
 from mlops.values import Group
-from modules.fraud_detection.src.data import tables
 from modules.fraud_detection.src.data.dataset import DataSet
 
 FOLDER = f"{PROCESSED}/features"

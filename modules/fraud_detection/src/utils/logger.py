@@ -35,6 +35,25 @@ def stop_all() -> None:
     logs.stop("")
 
 
+class Lines:
+    """What a process of this module says, as lines of its log, from its start to its stop."""
+
+    def __init__(self, entities: Collection[str]) -> None:
+        self._entities = entities
+
+    def start(self) -> None:
+        """Let all that this process says be such lines."""
+        start_all(self._entities)
+
+    def stop(self) -> None:
+        """Let it say what it says as it did before."""
+        stop_all()
+
+    def masked(self, text: str) -> str:
+        """What may be said to others of a text."""
+        return masked(text)
+
+
 class Mask(logging.Filter):
     """Replaces entities by a hash that is the same for the same entity, and blackens card numbers and passwords."""
 

@@ -9,8 +9,9 @@ import polars as pl
 from pandera.errors import SchemaErrors
 
 from mlops.errors import BadConfiguration, BadData, MlopsError
+from mlops.storage.tables import missing
 from mlops.values import seconds
-from modules.fraud_detection.src.data.dataset import DataSet, missing
+from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.validation.limits import LARGEST, Limit, Validation, may_be_null
 
 ROW = "__row"

@@ -1,14 +1,14 @@
 """What a request may hold: one transaction as JSON, read against the same limits and steps as a row of a table."""
 
-import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from mlops.errors import Refused
+from mlops.serving.bodies import LONGEST, NAME, NO_OBJECT, NUMBERED, moment, refused, since_origin
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.validation.limits import LARGEST, Limit, Validation, may_be_null
@@ -16,25 +16,7 @@ from modules.fraud_detection.src.validation.transform import VALUE_STEPS, Step
 
 Row = dict[str, Any]
 
-LONGEST = 64
-EARLIEST = datetime(1900, 1, 1)
-NAME = Annotated[
-    str,
-    Meta(
-        pattern=r"^[!-~]([ -~]{0,62}[!-~])?\Z",
-        description=f"Printable ASCII, at most {LONGEST} characters, no space at either end.",
-    ),
-]
-NUMBERED = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 CATEGORY = Annotated[str, Meta(max_length=LONGEST)]
-TIME = re.compile(
-    r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.(?:\d{3}|\d{6}))?)?(?:Z|[+-]\d\d:\d\d)?)?", re.ASCII
-).fullmatch
-WHERE = re.compile(r"`\$\.?([^`]*)`$")
-MISSING = re.compile(r"required field `([^`]*)`")
-NO_TIME = "is not a time such as 2026-01-31T12:00:00Z"
-ORIGIN = datetime(1970, 1, 1)
-MICROSECOND = timedelta(microseconds=1)
 
 
 class Requests:
@@ -64,7 +46,7 @@ class Requests:
         except msgspec.ValidationError as error:
             raise refused(str(error), self._names) from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise Refused("the body is not one JSON object in UTF-8", status=400) from None
+            raise Refused(NO_OBJECT, status=400) from None
         values = msgspec.structs.astuple(given)
         row = {name: finish(value) for (name, finish), value in zip(self._finish, values, strict=True)}
         if row[self._dataset.time.column] > now + self._skew:
@@ -122,27 +104,9 @@ class Requests:
             return moment(value, name)
         scale = {"s": 1_000_000, "ms": 1_000, "us": 1}[time.unit or "us"]
         try:
-            return _since_origin(time.origin + timedelta(microseconds=round(value * scale)), name)
+            return since_origin(time.origin + timedelta(microseconds=round(value * scale)), name)
         except OverflowError:
             raise Refused("is out of range", name) from None
-
-
-def moment(text: str, field: str) -> int:
-    """Read an ISO time as microseconds since 1970, in UTC unless it says otherwise. Raises `Refused`."""
-    if TIME(text) is None:
-        raise Refused(NO_TIME, field)
-    try:
-        at = datetime.fromisoformat(text)
-        at = at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
-        raise Refused(NO_TIME, field) from None
-    return _since_origin(at, field)
-
-
-def _since_origin(at: datetime, field: str) -> int:
-    if at < EARLIEST:
-        raise Refused("lies before 1900", field)
-    return (at - ORIGIN) // MICROSECOND
 
 
 def _same(value: Any) -> Any:
@@ -151,24 +115,3 @@ def _same(value: Any) -> Any:
 
 def _label_columns(dataset: DataSet) -> set[str | None]:
     return {dataset.label.column, dataset.label.known_at}
-
-
-def refused(message: str, names: Sequence[str]) -> Refused:
-    """Turn msgspec's message, which names a field or quotes an unknown one, into ours, which quotes nothing given."""
-    if "unknown field" in message:
-        return Refused(f"has a field that is not known; known are: {', '.join(names)}")
-    if (missing := MISSING.search(message)) is not None:
-        return Refused("is missing", missing[1])
-    rule, _, _ = message.partition(" - at `$")
-    where = WHERE.search(message)
-    if where is None or where[1] not in names:
-        return Refused("the body is not one JSON object")
-    return Refused(_rule(rule), where[1])
-
-
-def _rule(rule: str) -> str:
-    if "matching regex" in rule:
-        return f"is not printable ASCII of 1 to {LONGEST} characters"
-    if rule == "Number out of range":
-        return "is not a number in range"
-    return rule[0].lower() + rule[1:].replace("`", "")

@@ -1,11 +1,13 @@
 """The API's OpenAPI document, made for the version that is served: its fields, their limits, a working example."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from mlops.contract import Json
+from mlops.serving.deciding import Nouns
 
 Schema = dict[str, Any]
 
@@ -47,86 +49,59 @@ CONTRIBUTION = {
     },
     "required": ["feature", "value", "contribution", "text"],
 }
-SAID: Schema = {
-    "fraud_probability": {"type": "number", "minimum": 0, "maximum": 1},
-    "decision": {"enum": ["approve", "review", "decline"]},
-    "model": MODEL,
-}
-ANSWER: Schema = {
-    "type": "object",
-    "properties": {
-        "transaction_id": {"type": "string"},
-        "decision_id": {"type": "string"},
-        **SAID,
-        "replayed": {"type": "boolean"},
-        "degraded": {"type": "boolean"},
-        "reasons": {"type": "array", "items": CONTRIBUTION},
-    },
-    "required": ["transaction_id", "decision_id", "fraud_probability", "decision", "model", "replayed"],
-}
-EXPLANATION: Schema = {
-    "type": "object",
-    "properties": {
-        "transaction_id": {"type": "string"},
-        "decision_id": {"type": "string"},
-        **SAID,
-        "base_value": {"type": "number"},
-        "contributions": {"type": "array", "items": CONTRIBUTION},
-        "margin": {"type": "number"},
-    },
-    "required": ["fraud_probability", "decision", "model", "base_value", "contributions", "margin"],
-}
-RESULTS: Schema = {
-    "type": "object",
-    "properties": {"results": {"type": "array", "items": {"anyOf": [ANSWER, ERROR]}}},
-    "required": ["results"],
-}
-FEEDBACK: Schema = {
-    "type": "object",
-    "properties": {
-        "transaction_id": {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[!-~]([ -~]{0,62}[!-~])?$"},
-        "is_fraud": {"type": "boolean"},
-        "known_at": {"type": ["string", "null"], "format": "date-time"},
-    },
-    "required": ["transaction_id", "is_fraud"],
-    "additionalProperties": False,
-}
 BY_DECISION: Schema = {
     "type": "object",
     "properties": {"decision_id": {"type": "string", "pattern": "^[0-9a-f]{32}$"}},
     "required": ["decision_id"],
     "additionalProperties": False,
 }
+ID = "^[!-~]([ -~]{0,62}[!-~])?$"
 OBJECT: Schema = {"type": "object"}
 KEY: list[Schema] = [{"key": []}]
 
 
-def document(title: str, transaction: type[msgspec.Struct], example: Json, most: int) -> Schema:
-    """Describe every route for a version whose requests are `transaction`s, such as `example`."""
-    one = _schema(transaction)
+@dataclass(frozen=True)
+class Described:
+    """What a version's requests and answers are.
+
+    `example` is a request, its id first. `said` has a schema for each field of what is said of one, `label` is that of
+    what is told of the truth, such as `truth`.
+    """
+
+    request: type[msgspec.Struct]
+    example: Json
+    said: Json
+    label: Schema
+    truth: Any
+
+
+def document(title: str, nouns: Nouns, about: Described, most: int) -> Schema:
+    """Describe every route; `most` requests may stand in one body."""
+    one, ours = _schema(about.request), _Schemas(nouns, about)
     many = {
         "type": "object",
-        "properties": {"transactions": {"type": "array", "items": one, "minItems": 1, "maxItems": most}},
-        "required": ["transactions"],
+        "properties": {nouns.many: {"type": "array", "items": one, "minItems": 1, "maxItems": most}},
+        "required": [nouns.many],
     }
     explained = {"parameters": [{"name": "explain", "in": "query", "schema": {"type": "boolean"}}]}
     by_id = {"name": "decision_id", "in": "path", "required": True, "schema": {"type": "string"}}
-    label = {"transaction_id": str(next(iter(example.values()))), "is_fraud": True}
+    example = about.example
+    label = {nouns.id: str(next(iter(example.values()))), nouns.label: about.truth}
     paths = {
-        "/predict": {"post": _post("Decide one transaction", one, example, ANSWER, (409,)) | explained},
+        "/predict": {"post": _post(f"Decide one {nouns.one}", one, example, ours.answer, (409,)) | explained},
         "/predict/batch": {
-            "post": _post("Decide transactions in order", many, {"transactions": [example]}, RESULTS, ())
+            "post": _post(f"Decide {nouns.many} in order", many, {nouns.many: [example]}, ours.results, ())
         },
         "/explain": {
             "post": _post(
-                "Explain a decision by its id, or a transaction",
+                f"Explain a decision by its id, or a {nouns.one}",
                 {"anyOf": [one, BY_DECISION]},
                 example,
-                EXPLANATION,
+                ours.explanation,
                 (404, 409),
             )
         },
-        "/feedback": {"post": _post("Say what the truth turned out to be", FEEDBACK, label, OBJECT, (404,))},
+        "/feedback": {"post": _post("Say what the truth turned out to be", ours.feedback, label, OBJECT, (404,))},
         "/invocations": {"post": _post("SageMaker's door", {"anyOf": [one, many]}, example, OBJECT, (409,))},
         "/decisions/{decision_id}": {
             "get": _get("The journal's entry of a decision", (401, 403, 404, 429, 503))
@@ -145,10 +120,43 @@ def document(title: str, transaction: type[msgspec.Struct], example: Json, most:
     }  # fmt: skip
 
 
-def _schema(transaction: type[msgspec.Struct]) -> Schema:
+class _Schemas:
+    """The schemas of a module's answers."""
+
+    def __init__(self, nouns: Nouns, about: Described) -> None:
+        ids = {nouns.id: {"type": "string"}, "decision_id": {"type": "string"}}
+        said = {**about.said, "model": MODEL}
+        flags = {"replayed": {"type": "boolean"}, "degraded": {"type": "boolean"}}
+        reasons = {"type": "array", "items": CONTRIBUTION}
+        parts = {"base_value": {"type": "number"}, "contributions": reasons, "margin": {"type": "number"}}
+        self.answer: Schema = {
+            "type": "object", "properties": {**ids, **said, **flags, "reasons": reasons},
+            "required": [*ids, *said, "replayed"],
+        }  # fmt: skip
+        self.explanation: Schema = {
+            "type": "object", "properties": {**ids, **said, **parts}, "required": [*said, *parts],
+        }  # fmt: skip
+        self.results: Schema = {
+            "type": "object",
+            "properties": {"results": {"type": "array", "items": {"anyOf": [self.answer, ERROR]}}},
+            "required": ["results"],
+        }
+        self.feedback: Schema = {
+            "type": "object",
+            "properties": {
+                nouns.id: {"type": "string", "minLength": 1, "maxLength": 64, "pattern": ID},
+                nouns.label: about.label,
+                "known_at": {"type": ["string", "null"], "format": "date-time"},
+            },
+            "required": [nouns.id, nouns.label],
+            "additionalProperties": False,
+        }
+
+
+def _schema(request: type[msgspec.Struct]) -> Schema:
     """The schema of a request, without the definitions that OpenAPI keeps elsewhere."""
-    schema = msgspec.json.schema(transaction)
-    found: Schema = schema["$defs"][transaction.__name__]
+    schema = msgspec.json.schema(request)
+    found: Schema = schema["$defs"][request.__name__]
     for field in found["properties"].values():
         for kind in [field, *field.get("anyOf", [])]:
             if "pattern" in kind:
