@@ -9,7 +9,8 @@ SUDO = $(shell [ $$(id -u) = 0 ] || echo sudo)
 # A lock file does not say what needs what, and the program warns of it each time.
 SBOM = PYTHONWARNINGS=ignore $(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
 SCRIPTS = .ci/run $(wildcard infra/*.sh infra/*/*.sh)
-MODULE := $(BIN)/python -m modules.fraud_detection
+MODULE ?= fraud_detection
+WORDS := $(BIN)/python -m modules.$(MODULE)
 COMPOSE ?= docker compose --env-file .env --file infra/compose.yaml
 export GIT_COMMIT := $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 
@@ -29,14 +30,14 @@ help:  ## list the words of this Makefile
 install: .venv/run  ## make .venv from the hash-locked file
 
 run: .venv/run  ## the main job: simulated transactions to a registered, explained model
-	$(MODULE) pipeline
+	$(WORDS) pipeline
 
 demo: .venv/run  ## 80 live days in minutes: drift, retraining, promotion, a refused and a rolled-back candidate
-	$(MODULE) demo
+	$(WORDS) demo
 
 serve: .venv/run  ## the API on port 8000; trains first if there is no production version
-	@$(MODULE) lineage >/dev/null 2>&1 || $(MODULE) pipeline
-	$(MODULE) serve
+	@$(WORDS) lineage >/dev/null 2>&1 || $(WORDS) pipeline
+	$(WORDS) serve
 
 test: .venv/dev  ## the tests, with coverage
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term

@@ -1,5 +1,6 @@
 """Which versions answer, and every way in which that may change: pure steps from one state of traffic to the next."""
 
+import hashlib
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,7 @@ PRODUCTION, SHADOW, CANARY, CHALLENGER = "production", "shadow", "canary", "chal
 Mode = Literal["production", "shadow", "canary", "ab"]
 ARMS: dict[Mode, str] = {"shadow": SHADOW, "canary": CANARY, "ab": CHALLENGER}
 """What the candidate is called in each mode."""
+STEPS = 2**64
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -38,6 +40,19 @@ class Traffic(msgspec.Struct, frozen=True):
         if self.candidate is not None:
             arms[ARMS[self.mode]] = self.candidate
         return arms | ({"previous": self.previous} if self.previous is not None else {})
+
+
+def dealt(traffic: Traffic, key: str, salt: str = "") -> str:
+    """The arm of a key: the same for the same key, traffic and salt, in every worker.
+
+    A key's place between 0 and 1 depends on the candidate's number too; those below the weight meet it, so raising the
+    weight moves nobody back. Another salt deals the keys anew.
+    """
+    if traffic.answering is None or traffic.weight <= 0:
+        return PRODUCTION
+    told = f"{salt}\0{traffic.candidate}\0{key}"
+    place = int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) / STEPS
+    return ARMS[traffic.mode] if place < traffic.weight else PRODUCTION
 
 
 def promoted(traffic: Traffic | None, version: int) -> Traffic:

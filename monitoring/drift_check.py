@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         platform = bootstrap.connect(settings.section(Platform, "platform", file, words.profile, os.environ))
         chosen = settings.section(Monitoring, "monitoring", file, words.profile, os.environ)
         until = words.until or datetime.now(UTC).replace(tzinfo=None)
-        table = JournalTable(journal.connect(platform.settings.journal))
+        table = JournalTable(journal.connect(platform.settings.journal), words.module)
         table.read_on()
         report = check(words.module, platform, table, chosen, until, 1, words.since)
         print(f"{report.headline}  version {report.version}, snapshot {report.snapshot}, {report.rows:,} decisions")

@@ -53,7 +53,7 @@ class Scheduler:
         self._turns = Turns(platform.ledger, module.name, platform.now, seconds(module.words.lease))
         self._alarms = alarms.connect(words, platform.ledger, module.name, platform.now)
         self._inbox: Inbox = inbox.connect(words.inbox, platform.ledger, module.name, platform.now)
-        self._table = JournalTable(module.journal)
+        self._table = JournalTable(module.journal, module.name)
         self._export = DailyExport(self._turns, module.journal, platform.objects)
         self._newest = Newest(platform.objects, module.name)
 
@@ -86,7 +86,8 @@ class Scheduler:
         return report
 
     def _say_how_it_answers(self) -> None:
-        found = vitals.look(self._module.journal, self._module.words.vitals, self._module.platform.now())
+        module = self._module
+        found = vitals.look(module.journal, module.name, module.words.vitals, module.platform.now())
         values = {"p99 ms": found.p99, "failures": found.failures, "decisions": found.decisions}
         words = self._module.words.vitals
         slow = f"99 of 100 answers took up to {max(found.p99, default=0):.1f} ms for {words.minutes} minutes"

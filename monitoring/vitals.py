@@ -32,10 +32,10 @@ class Found(msgspec.Struct, frozen=True):
     decisions: int
 
 
-def look(journal: Journal, words: Vitals, now: int) -> Found:
-    """Judge the last whole minutes before `now` (microseconds UTC); one slow answer, or one bad minute, is none."""
+def look(journal: Journal, name: str, words: Vitals, now: int) -> Found:
+    """Judge a module in the last whole minutes before `now` (microseconds UTC); one bad answer or minute is none."""
     end = now - now % MINUTE
-    table = JournalTable(journal, journal.before(end - words.minutes * MINUTE))
+    table = JournalTable(journal, name, journal.before(end - words.minutes * MINUTE))
     table.read_on()
     rows = table.decisions.filter(pl.col("at") < end)
     minutes = rows.group_by(pl.col("at") // MINUTE).agg(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from uvicorn import Server
 
+from mlops.serving.app import Door
 from mlops.serving.listening import bind, configured
 from modules.fraud_detection import serve
 from modules.fraud_detection.job import Job
@@ -110,9 +111,15 @@ def settings_of(job: Job, folder: Path, **groups: Any) -> Settings:
 @contextmanager
 def serving(settings: Settings) -> Iterator[Client]:
     """Serve in this process, in a thread, until the block ends."""
+    with answering(serve.application(settings), settings.serving.idle_seconds) as client:
+        yield client
+
+
+@contextmanager
+def answering(application: Door, idle_seconds: int) -> Iterator[Client]:
+    """Let any module's application answer, in this process, in a thread, until the block ends."""
     socket = bind("127.0.0.1", 0)
-    application = serve.application(settings)
-    server = Server(configured(lambda: application, 1, settings.serving.idle_seconds))
+    server = Server(configured(lambda: application, 1, idle_seconds))
     thread = threading.Thread(target=server.run, args=([socket],))
     thread.start()
     client = Client(socket.getsockname()[1])

@@ -21,14 +21,14 @@ LABELS: Mapping[str, PolarsDataType] = {
 
 
 class JournalTable:
-    """What the journal holds after a sequence number.
+    """What the journal holds of a model's decisions after a sequence number; others may stand between them.
 
     `decisions` has a row for each decision, with what came in as columns `row.NAME` and what was said as `said.NAME`;
     `labels` one for each fact. Times are microseconds since 1970.
     """
 
-    def __init__(self, journal: Journal, after: int = 0) -> None:
-        self._journal, self._read_to = journal, after
+    def __init__(self, journal: Journal, name: str, after: int = 0) -> None:
+        self._journal, self._name, self._read_to = journal, name, after
         self._decisions: list[pl.DataFrame] = []
         self._labels: list[pl.DataFrame] = []
         self._seen: dict[int, list[pl.DataFrame]] = {}
@@ -53,15 +53,17 @@ class JournalTable:
         return self._labels[0]
 
     def seen(self, version: int, names: Sequence[str]) -> pl.DataFrame:
-        """What a version saw: `sequence`, then a column for each of its names."""
+        """What a version saw: `sequence`, then a column for each of `names`, the first or all that it has."""
         schema = {"sequence": pl.Int64} | dict.fromkeys(names, pl.Float64)
         table = _joined(self._seen.get(version, []), schema)
         if version in self._seen:
             self._seen[version] = [table]
-        return table.rename(dict(zip(table.columns, ("sequence", *names), strict=True)))
+        first = table.select(table.columns[: len(names) + 1])
+        return first.rename(dict(zip(first.columns, ("sequence", *names), strict=True)))
 
     def _take(self, page: Sequence[Row]) -> None:
-        decided = [(row, decode_record(row.entry.body)) for row in page if row.entry.kind == DECISION]
+        records = [(row, decode_record(row.entry.body)) for row in page if row.entry.kind == DECISION]
+        decided = [(row, record) for row, record in records if record.model.name == self._name]
         facts = [(row, decode_fact(row.entry.body)) for row in page if row.entry.kind == LABEL]
         if decided:
             self._decisions.append(_decisions(decided))

@@ -24,17 +24,18 @@ async def facts(journal: Journal, about: bytes) -> list[Fact]:
     return [decode_fact(row.entry.body) for row in rows if row.entry.kind == LABEL]
 
 
-async def replay(journal: Journal, restore: Restore, after: int) -> int:
-    """Hand what the journal holds after a sequence number to `restore`; return how far that is."""
+async def replay(journal: Journal, name: str, restore: Restore, after: int) -> int:
+    """Hand what the journal holds of a model after a sequence number to `restore`; return how far the journal goes."""
     while rows := await asyncio.to_thread(journal.page, after):
-        decided = [decode_record(row.entry.body).row for row in rows if row.entry.kind == DECISION]
-        await restore(decided, await asyncio.to_thread(labelled, journal, rows))
+        records = [decode_record(row.entry.body) for row in rows if row.entry.kind == DECISION]
+        decided = [record.row for record in records if record.model.name == name]
+        await restore(decided, await asyncio.to_thread(labelled, journal, name, rows))
         after = rows[-1].sequence
     return after
 
 
-def labelled(journal: Journal, rows: Sequence[Row]) -> list[Labelled]:
-    """All that is known by the end of some rows about the decisions that labels among them speak of."""
+def labelled(journal: Journal, name: str, rows: Sequence[Row]) -> list[Labelled]:
+    """All that is known by the end of some rows about the decisions of a model that labels among them speak of."""
     about = {row.entry.about for row in rows if row.entry.kind == LABEL and row.entry.about is not None}
     if not about:
         return []
@@ -43,5 +44,5 @@ def labelled(journal: Journal, rows: Sequence[Row]) -> list[Labelled]:
         if row.sequence <= rows[-1].sequence:
             fact = decode_fact(row.entry.body)
             known.setdefault(row.entry.about or b"", []).append((fact.known_at, fact.label))
-    decisions = journal.find_all(about)
-    return [Labelled(decode_record(row.entry.body).row, known[row.entry.id]) for row in decisions]
+    decisions = ((row.entry.id, decode_record(row.entry.body)) for row in journal.find_all(about))
+    return [Labelled(record.row, known[id_]) for id_, record in decisions if record.model.name == name]

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlops import traffic
 from mlops.journaling.ledger import Change, Done, Ledger
-from mlops.releasing.registry import Registry
+from mlops.releasing.registry import Registry, Version
 from mlops.traffic import Mode, Traffic
 
 
@@ -49,6 +49,14 @@ class Releases:
     def note(self, act: str, version: int, who: str, why: str, figures: Mapping[str, Any] | None = None) -> Done:
         """Write down what moves no traffic: a registration, a verdict."""
         return self.ledger.record(self.name, act, version, who, why, figures=figures)
+
+    def enter(self, version: Version, who: str) -> bool:
+        """Write down that a version was registered; the first of a module answers at once. Tell whether it answers."""
+        if self.done("registered", version.number) is None:
+            self.note("registered", version.number, who, f"trained on snapshot {version.tags['snapshot']}")
+        if self.traffic is None:
+            self.promote(version.number, who, "the first version")
+        return self.traffic is not None and self.traffic.production == version.number
 
     def done(self, act: str, version: int) -> Done | None:
         """The latest act of a kind about a version, if there is one."""

@@ -172,8 +172,8 @@ class Scorer:
         return fact, kept.fresh
 
     async def replay(self, restore: Restore, after: int) -> int:
-        """Hand what the journal holds after a sequence number to `restore`; return how far that is."""
-        return await labels.replay(self._journal.journal, restore, after)
+        """Hand what the journal holds of this model after a sequence number to `restore`; return how far that is."""
+        return await labels.replay(self._journal.journal, self._name, restore, after)
 
     def id(self, key: str) -> bytes:
         """The id of the decision about `key`: the same through every door. 16 bytes."""

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from mlops import bootstrap
 from mlops.errors import MlopsError
@@ -86,20 +85,14 @@ def benchmark(words: Words) -> None:
 def lineage(words: Words) -> None:
     """Walk from a version or a decision back to the raw bytes and check every hash on the way."""
     from mlops.journaling import journal
+    from mlops.releasing.lineage import walk
     from mlops.serving.deciding import decision_id
     from modules.fraud_detection import lineage
 
     platform = _settings(words).platform
-    which = int(words.version) if words.version.isdigit() else words.version
-    table = Table(title=f"lineage of {words.decision or words.version}", title_justify="left")
-    for heading in ("what", "name", "where"):
-        table.add_column(heading, overflow="fold")
-    if words.decision:
-        step, which = lineage.decided(journal.connect(platform.journal), decision_id(words.decision))
-        table.add_row(step.what, step.name, step.where)
-    for step in lineage.trace(bootstrap.connect(platform), which):
-        table.add_row(step.what, step.name, step.where)
-    Console().print(table)
+    decision = decision_id(words.decision) if words.decision else None
+    kept, trace = partial(journal.connect, platform.journal), partial(lineage.trace, bootstrap.connect(platform))
+    Console().print(walk(kept, words.version, decision, trace))
 
 
 def serve(words: Words) -> None:

@@ -98,7 +98,7 @@ class Demo:
         self._decider = Decider(kind, self._platform, [], clock, self._folder / "versions")
         await self._decider.start()
         journal = self._decider.journal.journal
-        self._table = JournalTable(journal)
+        self._table = JournalTable(journal, NAME)
         words = self._settings.monitoring
         self._scheduler = Scheduler(Module(NAME, self._platform, journal, words), self._retrain)
         self._watch = watcher(self._settings, self._platform, journal)

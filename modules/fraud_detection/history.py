@@ -8,6 +8,7 @@ import polars as pl
 from mlops.bootstrap import Connected
 from mlops.journaling.journal import Journal
 from mlops.journaling.journal_table import JournalTable
+from modules.fraud_detection.settings import NAME
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.features import feature_store
 
@@ -15,8 +16,8 @@ ROW = "row."
 
 
 def journalled(journal: Journal) -> JournalTable:
-    """What a journal holds by now."""
-    table = JournalTable(journal)
+    """What a journal holds of this module by now."""
+    table = JournalTable(journal, NAME)
     table.read_on()
     return table
 

@@ -248,16 +248,10 @@ def _pages(job: Job) -> dict[str, str]:
 def _registered(job: Job, version: Version) -> Record:
     """Pack a version, before anybody can be sent to it, and tell the ledger of it."""
     packed.keep(job.platform.objects, _home(MODELS, job.records["train"]["model"]), version)
-    return {"version": version.number, "run": version.run_id, "production": _production(job, version)}
-
-
-def _production(job: Job, version: Version) -> bool:
     releases = Releases(NAME, job.platform.ledger, lambda: job.platform.registry)
-    if releases.done("registered", version.number) is None:
-        releases.note("registered", version.number, PIPELINE, f"trained on snapshot {version.tags['snapshot']}")
-    if releases.traffic is None:
-        releases.promote(version.number, PIPELINE, "the first version")
-    return releases.traffic is not None and releases.traffic.production == version.number
+    return {
+        "version": version.number, "run": version.run_id, "production": releases.enter(version, PIPELINE),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

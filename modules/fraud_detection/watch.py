@@ -38,7 +38,7 @@ class Trials:
 
     def __init__(self, settings: Settings, platform: Connected, journal: Journal) -> None:
         self._settings, self._platform = settings, platform
-        self._table = JournalTable(journal)
+        self._table = JournalTable(journal, NAME)
         self._artifact = lru_cache(WOKEN)(partial(artifact_of, platform))
 
     def see(self, production: int, candidate: int, since: int) -> Trial:

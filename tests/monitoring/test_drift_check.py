@@ -47,7 +47,7 @@ class Planted:
                 self._journal.append([Entry(LABEL, id_, encode(fact), micro(known), row.entry.id)])
 
     def check(self, words: Monitoring = WORDS) -> DriftReport:
-        table = JournalTable(self._journal)
+        table = JournalTable(self._journal, NAME)
         table.read_on()
         return drift_check.check(NAME, self._place.platform, table, words, UNTIL, 1)
 

@@ -48,7 +48,7 @@ ENTRIES = [
 
 def test_it_holds_what_was_decided_seen_and_learned(kept: Journal) -> None:
     kept.append(ENTRIES)
-    table = JournalTable(kept)
+    table = JournalTable(kept, "m")
     table.read_on()
     found = table.decisions
     assert found["key"].to_list() == ["a", "b", "c", "d"]
@@ -69,12 +69,12 @@ def test_it_holds_what_was_decided_seen_and_learned(kept: Journal) -> None:
 
 @pytest.mark.parametrize("cut", range(len(ENTRIES) + 1))
 def test_read_as_it_grows_it_is_the_same(kept: Journal, cut: int) -> None:
-    growing = JournalTable(kept)
+    growing = JournalTable(kept, "m")
     for part in (ENTRIES[:cut], ENTRIES[cut:]):
         kept.append(part)
         growing.read_on()
         growing.decisions  # noqa: B018 - asked for in between
-    whole = JournalTable(kept)
+    whole = JournalTable(kept, "m")
     whole.read_on()
     columns = sorted(whole.decisions.columns)
     assert growing.decisions.select(columns).equals(whole.decisions.select(columns))
@@ -83,7 +83,7 @@ def test_read_as_it_grows_it_is_the_same(kept: Journal, cut: int) -> None:
 
 
 def test_an_empty_journal_has_empty_tables(kept: Journal) -> None:
-    table = JournalTable(kept)
+    table = JournalTable(kept, "m")
     table.read_on()
     assert table.decisions.schema == pl.Schema(DECISIONS)
     assert table.labels.schema == pl.Schema(LABELS)
@@ -92,7 +92,7 @@ def test_an_empty_journal_has_empty_tables(kept: Journal) -> None:
 
 def test_it_begins_after_the_row_it_is_told(kept: Journal) -> None:
     kept.append(ENTRIES)
-    table = JournalTable(kept, after=kept.before(8))
+    table = JournalTable(kept, "m", after=kept.before(8))
     table.read_on()
     assert table.decisions["key"].to_list() == ["c", "d"]
     assert kept.before(7) == 0
@@ -100,7 +100,7 @@ def test_it_begins_after_the_row_it_is_told(kept: Journal) -> None:
 
 
 def test_what_is_unknown_for_long_takes_its_type_from_what_comes_later(kept: Journal) -> None:
-    table = JournalTable(kept)
+    table = JournalTable(kept, "m")
     for key, amount, channel in (("a", None, None), ("b", 3, "web"), ("c", 3.5, None)):
         kept.append([decision(key, [amount, channel], row={"amount": amount, "channel": channel})])
         table.read_on()
@@ -113,7 +113,7 @@ def test_what_is_unknown_for_long_takes_its_type_from_what_comes_later(kept: Jou
 
 def test_more_than_a_page_is_read_at_once(kept: Journal) -> None:
     kept.append([decision(str(number), [float(number), None]) for number in range(2 * PAGE + 1)])
-    table = JournalTable(kept)
+    table = JournalTable(kept, "m")
     table.read_on()
     assert table.decisions["key"].to_list() == [str(number) for number in range(2 * PAGE + 1)]
     assert table.seen(1, NAMES)["amount"].to_list() == list(range(2 * PAGE + 1))

@@ -1,16 +1,13 @@
 """Which version decides a transaction: every entity stays with its arm, and raising a weight moves nobody back."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from mlops.traffic import ARMS, PRODUCTION, Traffic
+from mlops.traffic import PRODUCTION, Traffic, dealt
 from mlops.values import Group
 from modules.fraud_detection.src.data.dataset import DataSet
-
-STEPS = 2**64
 
 
 class Routing(Group):
@@ -30,15 +27,8 @@ class TrafficSplit:
         self._amount, self._words = dataset.amount, words
 
     def arm(self, traffic: Traffic, row: Mapping[str, Any]) -> str:
-        """The arm of a cleaned transaction: the same for the same entity, traffic and salt, in every worker.
-
-        An entity's place between 0 and 1 depends on the candidate's number too; those below the weight meet it.
-        """
-        if traffic.answering is None or traffic.weight <= 0 or self._stays(row):
-            return PRODUCTION
-        told = f"{self._words.salt}\0{traffic.candidate}\0{row[self._key]}"
-        place = int.from_bytes(hashlib.blake2b(told.encode(), digest_size=8).digest()) / STEPS
-        return ARMS[traffic.mode] if place < traffic.weight else PRODUCTION
+        """The arm of a cleaned transaction: that of its entity, but for what production alone may decide."""
+        return PRODUCTION if self._stays(row) else dealt(traffic, str(row[self._key]), self._words.salt)
 
     def _stays(self, row: Mapping[str, Any]) -> bool:
         limit, amount = self._words.production_from, row.get(self._amount or "")

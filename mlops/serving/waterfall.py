@@ -6,10 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
-
-from modules.fraud_detection.src.explainability.reasons import Reason
 
 INK, MUTED, LINE, STRIPE, PAPER = "#1f2933", "#6b7785", "#b8c1cc", "#f5f7f9", "#ffffff"
 RAISES, LOWERS = "#c2413b", "#3566a8"
@@ -21,23 +20,34 @@ SCALE = 2
 """The picture is drawn this much larger, and so is sharp on every screen."""
 
 
-def draw(reasons: Sequence[Reason], base: float, margin: float, probability: float) -> bytes:
-    """Draw the strongest reasons, given strongest first, and the others as one; values in log odds."""
-    parts = [(reason.text.rsplit(":", 1)[0], reason.contribution) for reason in reasons[:SHOWN]]
-    if others := reasons[SHOWN:]:
-        said = f"{len(others)} other features" if len(others) > 1 else "1 other feature"
-        parts.append((said, math.fsum(reason.contribution for reason in others)))
-    steps = list(accumulate((contribution for _, contribution in parts), initial=base))
-    canvas = _Canvas(len(parts), min(*steps, margin), max(*steps, margin))
-    canvas.head(f"Fraud probability {probability:.1%}")
-    for place in range(0, len(parts), 2):
+class Captions(NamedTuple):
+    """What stands beside the bars: at the top, for bars to the left and to the right, at the base and at the end."""
+
+    title: str
+    about: str
+    lowers: str
+    raises: str
+    base: str
+    end: str
+
+
+def draw(parts: Sequence[tuple[str, float]], base: float, margin: float, said: Captions) -> bytes:
+    """Draw the strongest parts, given strongest first, and the others as one; values in log odds."""
+    shown = list(parts[:SHOWN])
+    if others := parts[SHOWN:]:
+        together = math.fsum(contribution for _, contribution in others)
+        shown.append((f"{len(others)} others" if len(others) > 1 else "1 other", together))
+    steps = list(accumulate((contribution for _, contribution in shown), initial=base))
+    canvas = _Canvas(len(shown), min(*steps, margin), max(*steps, margin))
+    canvas.head(said)
+    for place in range(0, len(shown), 2):
         canvas.stripe(place)
-    canvas.level(base, f"average {_signed(base)}", TOP - 24)
-    canvas.level(margin, f"this transaction {_signed(margin)}", canvas.height - BOTTOM + 14)
-    for place, ((said, contribution), (start, end)) in enumerate(zip(parts, pairwise(steps), strict=True)):
-        canvas.sentence(place, said)
+    canvas.level(base, f"{said.base} {_signed(base)}", TOP - 24)
+    canvas.level(margin, f"{said.end} {_signed(margin)}", canvas.height - BOTTOM + 14)
+    for place, ((sentence, contribution), (start, end)) in enumerate(zip(shown, pairwise(steps), strict=True)):
+        canvas.sentence(place, sentence)
         canvas.bar(place, start, end, contribution)
-        if place + 1 < len(parts):
+        if place + 1 < len(shown):
             canvas.joint(place, end)
     return canvas.png()
 
@@ -51,13 +61,13 @@ class _Canvas:
         self._image = Image.new("RGB", (WIDTH * SCALE, self.height * SCALE), PAPER)
         self._pen = ImageDraw.Draw(self._image)
 
-    def head(self, title: str) -> None:
-        self._text(MARGIN, 22, title, 24, INK)
-        self._text(MARGIN, 60, "What moved the score from the average to this transaction's, in log odds", 14, MUTED)
+    def head(self, said: Captions) -> None:
+        self._text(MARGIN, 22, _plain(said.title), 24, INK)
+        self._text(MARGIN, 60, _plain(said.about), 14, MUTED)
         x = WIDTH - MARGIN
-        for color, said in ((LOWERS, "lowers the risk"), (RAISES, "raises the risk")):
-            x -= math.ceil(_wide(said, 14))
-            self._text(x, 60, said, 14, MUTED)
+        for color, meaning in ((LOWERS, _plain(said.lowers)), (RAISES, _plain(said.raises))):
+            x -= math.ceil(_wide(meaning, 14))
+            self._text(x, 60, meaning, 14, MUTED)
             x -= 20
             self._box(x, 63, x + 12, 75, color, round_=2)
             x -= 22

@@ -8,22 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from modules.fraud_detection.src.explainability import waterfall
-from modules.fraud_detection.src.explainability.reasons import Reason
+from mlops.serving import waterfall
+from mlops.serving.waterfall import Captions
 
+CAPTIONS = Captions("Risk 2.0%", "What moved it", "lowers it", "raises it", "average", "this one")
 RED, BLUE = (194, 65, 59), (53, 102, 168)
 
 
 def picture(contributions: list[float]) -> "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]":
-    reasons = [
-        Reason(f"f{place}", 1.0, part, "A feature is 1: raises the risk") for place, part in enumerate(contributions)
-    ]
-    data = waterfall.draw(reasons, -5.0, -5.0 + sum(contributions), 0.5)
+    parts = [("A feature is 1", part) for part in contributions]
+    data = waterfall.draw(parts, -5.0, -5.0 + sum(contributions), CAPTIONS)
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def of_text(text: str) -> bytes:
-    return waterfall.draw([Reason("f", 1.0, 1.0, f"{text}: raises the risk")], -5.0, -4.0, 0.02)
+    return waterfall.draw([(text, 1.0)], -5.0, -4.0, CAPTIONS)
 
 
 def pixels(image: "np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]", color: tuple[int, int, int]) -> int:
