@@ -1,10 +1,12 @@
-"""What a test does where something it needs is missing: it is skipped by hand, and fails in CI."""
+"""What a test is given: what it needs, or else it is skipped by hand and fails in CI; and how long it may take."""
 
 import os
 from typing import NoReturn
 
 import pytest
 
+LONG = bool(os.environ.get("MLOPS_TEST_LONG"))
+"""Whether tests of many kills and many rows go their whole way, as they do once a week."""
 SERVICES, DATA = "MLOPS_TEST_REQUIRE_SERVICES", "MLOPS_TEST_REQUIRE_DATA"
 
 

@@ -219,6 +219,14 @@ def test_it_is_counted_without_a_word_of_its_own(client: Client) -> None:
     assert client.metric('predict_requests_total{status="200"}') == len(answers)
 
 
+def test_what_serves_it_imports_no_package_of_training(made: Made) -> None:
+    only_trains = {"matplotlib", "mlflow", "onnx", "pandera", "scipy", "shap", "sklearn", "xgboost"}
+    text = f"import sys, modules.{made.name}.serve; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = program(ROOT, "-c", text)
+    assert done.returncode == 0, done.stderr
+    assert not only_trains & set(done.stdout.split())
+
+
 def test_a_second_version_answers_its_share_and_is_taken_back(made: Made, tmp_path: Path) -> None:
     words = {**SMALL.get(made.name, {}), "MLOPS_SIMULATION__SEED": "1"}
     done = program(made.folder, "-m", f"modules.{made.name}", "pipeline", **words)

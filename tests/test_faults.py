@@ -34,6 +34,7 @@ from tests.api import Client, Process, children, processes, serving, settings_of
 from tests.conftest import run, small_job
 from tests.mlops.test_logs import written
 from tests.redis_server import RedisServer
+from tests.services import LONG
 from tests.test_predict import transaction
 
 pytestmark = pytest.mark.no_cover
@@ -312,7 +313,7 @@ def test_a_killed_writing_process_is_told_to_come_again_and_replaced(finished: J
     kept.close()
 
 
-def test_twenty_kills_under_load_lose_and_double_nothing(finished: Job, tmp_path: Path) -> None:
+def test_kills_under_load_lose_and_double_nothing(finished: Job, tmp_path: Path) -> None:
     """Killed without warning, twenty times: every answer that a client read is in the journal, once, as it was read."""
     settings = settings_of(finished, tmp_path)
     draw = random.Random(3)
@@ -331,7 +332,7 @@ def test_twenty_kills_under_load_lose_and_double_nothing(finished: Job, tmp_path
                     enough.set()
         client.close()
 
-    for _ in range(20):
+    for _ in range(20 if LONG else 8):
         with processes(settings, tmp_path) as (process, client), ThreadPoolExecutor(4) as pool:
             enough, wanted = threading.Event(), len(read) + draw.randrange(20, 200)
             for _ in range(4):
@@ -343,7 +344,7 @@ def test_twenty_kills_under_load_lose_and_double_nothing(finished: Job, tmp_path
     assert len(records) == len({record.key for record in records}) == kept.verify().count
     kept.close()
     written = {record.key: record.said["fraud_probability"] for record in records}
-    assert len(read) > 400
+    assert len(read) > 200
     assert {id_: said["fraud_probability"] for id_, said in read.items()}.items() <= written.items()
 
 

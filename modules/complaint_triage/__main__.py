@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mlops import bootstrap, logs
+from mlops import bootstrap, caller, logs
 from mlops.errors import MlopsError
 from mlops.progress import Phases
 from modules.complaint_triage import settings
@@ -17,16 +17,17 @@ from modules.complaint_triage.settings import NAME, Settings
 
 Words = argparse.Namespace
 
+REFUSED = 3
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one word; return 0, or 1 after one line that says what is wrong and what to do."""
+    """Run one word; return 0, 3 for a refused version, or 1 after one line that says what is wrong and what to do."""
     words = _parser().parse_args(arguments)
     try:
-        WORDS[words.word](words)
+        return WORDS[words.word](words) or 0
     except MlopsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 def pipeline(words: Words) -> None:
@@ -58,6 +59,18 @@ def lineage(words: Words) -> None:
     Console().print(walk(kept, words.version, decision, trace))
 
 
+def gate(words: Words) -> int:
+    """Compare a version with production; refuse it with reasons and exit code 3, or pass it."""
+    from modules.complaint_triage import gate
+
+    read = _settings(words)
+    act = gate.judge(read, bootstrap.connect(read.platform), words.version, words.who).act
+    for name, value in act.figures.items():
+        print(f"{name:32} {value:.2f}" if isinstance(value, float) else f"{name:32} {value}")
+    print(f"version {words.version} {'passed' if act.figures['passed'] else 'refused'}: {act.why}")
+    return 0 if act.figures["passed"] else REFUSED
+
+
 def serve(words: Words) -> None:
     """Answer over HTTP: route, explain, learn."""
     from mlops.serving.api import Reach
@@ -66,7 +79,12 @@ def serve(words: Words) -> None:
     serve.serve(_settings(words), Reach(words.host, words.port, words.workers, None), print)
 
 
-WORDS: Mapping[str, Callable[[Words], None]] = {"pipeline": pipeline, "lineage": lineage, "serve": serve}
+WORDS: Mapping[str, Callable[[Words], int | None]] = {
+    "pipeline": pipeline,
+    "lineage": lineage,
+    "gate": gate,
+    "serve": serve,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     words["pipeline"].add_argument("--resume", action="store_true", help="go on after the last phase that was finished")
     words["lineage"].add_argument("--version", default="production", help="a number or an alias")
     words["lineage"].add_argument("--decision", help="a decision_id: begin with this decision, and its version")
+    words["gate"].add_argument("--version", type=int, required=True, help="the number of a registered version")
+    words["gate"].add_argument("--who", default=caller.name(), help="who asks; stands in the ledger")
     words["serve"].add_argument("--host", default="127.0.0.1", help="the address to listen on; others need keys")
     words["serve"].add_argument("--port", type=int, default=8000, help="the port; 0 takes a free one")
     words["serve"].add_argument("--workers", type=int, default=1, help="processes; more than one need Redis")

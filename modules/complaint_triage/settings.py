@@ -18,7 +18,7 @@ from modules.complaint_triage.src.models.evaluate import Costs
 from monitoring.drift_check import Monitoring
 
 NAME = "complaint_triage"
-WITHOUT_RESULT = ("platform", "serving", "routing", "monitoring")
+WITHOUT_RESULT = ("platform", "serving", "routing", "gate", "monitoring")
 """Groups that change no trained model."""
 MODULE = Path(__file__).parent
 FILE = MODULE / "config" / "config.yaml"
@@ -50,6 +50,12 @@ class Routing(Group):
     salt: str = Field("", description="Another salt deals the complaints anew.")
 
 
+class Gate(Group):
+    """How much worse than production a version may be."""
+
+    most_worse: float = Field(0.05, ge=0, description="Share by which it may cost more, where chance allows that.")
+
+
 class Settings(Group):
     """Everything that can be set."""
 
@@ -61,6 +67,7 @@ class Settings(Group):
     split: Split = Field(default_factory=Split, description="What is learned from, chosen on and tested on.")
     model: Model = Field(default_factory=Model, description="The model.")
     costs: Costs = Field(default_factory=Costs, description="What mistakes cost.")
+    gate: Gate = Field(default_factory=Gate, description="How much worse than production a version may be.")
     routing: Routing = Field(default_factory=Routing, description="Who may meet a candidate.")
     monitoring: Monitoring = Field(default_factory=Monitoring, description="How it is watched.")
     serving: Serving = Field(default_factory=Serving, description="Who may ask the API, and how much.")

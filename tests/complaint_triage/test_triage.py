@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -18,12 +22,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mlops import bootstrap, logs
-from mlops.errors import BadConfiguration, BadData, Damaged, Refused
+from mlops.errors import BadConfiguration, BadData, BadInput, Damaged, Refused
 from mlops.journaling import journal
 from mlops.journaling.journal_table import JournalTable
 from mlops.progress import Phases
 from mlops.storage import objects, tables
-from modules.complaint_triage import run_pipeline, settings
+from modules.complaint_triage import gate, run_pipeline, settings
 from modules.complaint_triage.__main__ import main
 from modules.complaint_triage.job import Job
 from modules.complaint_triage.serve import application
@@ -35,6 +39,7 @@ from modules.complaint_triage.src.predictor import Triage, wake
 from monitoring import drift_check
 from monitoring.drift_report import DRIFTED, STABLE
 from tests.api import Client, answering
+from tests.conftest import ROOT
 
 WORLD = Simulation(complaints=3_000)
 LATER = 1 << 62
@@ -181,6 +186,18 @@ def test_the_truth_is_kept_in_words_and_its_label_is_whether_it_was_misrouted(cl
     assert client.post("/feedback", {"complaint_id": "c-1"}).body["error"]["field"] == "product"
 
 
+def test_every_curl_line_of_its_page_works_as_printed(client: Client) -> None:
+    page = (ROOT / "modules" / NAME / "README.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line) for line in page.splitlines() if line.startswith("curl ")]
+    assert len(lines) >= 3
+    for words in lines:
+        url = next(word for word in words if word.startswith("localhost:8000/"))
+        accept = "image/png" if "Accept: image/png" in words else "application/json"
+        sent = words[words.index("-d") + 1].encode()
+        answer = client.ask("POST", url.removeprefix("localhost:8000"), sent, {"Accept": accept})
+        assert (answer.status, answer.headers["content-type"]) == (200, accept), words
+
+
 def test_a_new_topic_is_seen_as_drift_and_the_same_world_is_not(finished: Job, tmp_path: Path) -> None:
     words = finished.settings.monitoring.model_copy(update={"maturity": "0s"})
     for name, new, expected in (("same", None, STABLE), ("new", 0, DRIFTED)):
@@ -197,6 +214,38 @@ def test_a_new_topic_is_seen_as_drift_and_the_same_world_is_not(finished: Job, t
             report = drift_check.check(NAME, finished.platform, table, words, until, 1, datetime(2020, 1, 1))
         assert report.verdict == expected, report.headline
         assert report.rows == 800
+
+
+def promoted(folder: Path, job: Job, version: int) -> subprocess.CompletedProcess[str]:
+    """What a person types."""
+    named = {f"MLOPS_PLATFORM__{name.upper()}": value for name, value in job.settings.platform.model_dump().items()}
+    command = [sys.executable, str(ROOT / "scripts" / "promote_model.py"), "--module", NAME, "--version", str(version)]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **named}, text=True, capture_output=True, timeout=120, check=False
+    )
+
+
+def test_a_worse_version_is_refused_with_its_cost_and_one_as_good_is_promoted(tmp_path: Path) -> None:
+    world = WORLD.model_dump()
+    first = run(tmp_path, simulation=world)
+    run(tmp_path, words={"most": 25}, simulation=world)
+    run(tmp_path, model={"folds": 4}, simulation=world)
+    refused, passed = promoted(tmp_path, first, 2), promoted(tmp_path, first, 3)
+    assert refused.returncode == 3
+    assert "version 2 refused: it costs +" in refused.stdout
+    assert (passed.returncode, passed.stdout.splitlines()[-1]) == (0, "3 in production")
+    judged = [done.act for done in first.platform.ledger.acts(NAME) if done.act.act == "judged"]
+    assert [(act.version, act.figures["passed"]) for act in judged] == [(2, False), (3, True)]
+    assert {act.figures["rows"] for act in judged} == {600}
+
+
+def test_versions_of_other_complaints_are_compared_on_what_is_new_to_both(tmp_path: Path) -> None:
+    job = run(tmp_path, simulation=WORLD.model_dump())
+    run(tmp_path, simulation=WORLD.model_dump() | {"seed": 3})
+    found = gate.judge(job.settings, job.platform, 2, "a test").act.figures
+    assert 400 < found["rows"] < 600
+    with pytest.raises(BadInput, match="no other version in production that version 1"):
+        gate.judge(job.settings, job.platform, 1, "a test")
 
 
 def test_wrong_words_end_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
