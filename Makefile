@@ -20,7 +20,7 @@ export $(shell sed -n 's/^\([A-Z_]*\)=.*/\1/p' .env)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install run demo serve up stack down test infra-test monitoring-test dashboards images-test check \
+.PHONY: help install run demo serve up stack down test infra-test monitoring-test scorecard dashboards images-test check \
     workflow-check docker-check secrets-scan audit sbom format lambda aws-local images push train-on-sagemaker tools \
     monitoring-servers terraform-providers lock clean
 
@@ -48,6 +48,9 @@ infra-test: .venv/dev .venv-tools/done lambda  ## Terraform: rules, plans, mutan
 monitoring-test: .venv/dev  ## Prometheus, Alertmanager and the dashboards, on real traffic
 	$(BIN)/python -m monitoring.dashboards --check
 	$(BIN)/python -m pytest -m monitoring -n 2 --dist loadfile tests/monitoring_stack
+
+scorecard: .venv/dev  ## seven principles of MLOps, each with the tests that prove it, run now
+	@$(BIN)/python scripts/scorecard.py
 
 dashboards: .venv/dev  ## write Grafana's dashboards as monitoring/ builds them
 	$(BIN)/python -m monitoring.dashboards
