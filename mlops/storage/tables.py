@@ -13,6 +13,7 @@ from polars.exceptions import PolarsError
 
 from mlops.errors import BadData, NotFound
 from mlops.storage import objects
+from mlops.storage.objects import PROCESSED, RAW, Objects
 
 SUFFIXES = (".parquet", ".csv")
 
@@ -51,6 +52,29 @@ def read(given: Source, columns: Sequence[str], optional: Collection[str] = ()) 
     if table.is_empty():
         raise BadData(f"{_names(given)} holds no rows")
     return table.with_columns(pl.lit(None).alias(name) for name in missing(columns, table.columns))
+
+
+def take_in(store: Objects, given: Source) -> list[str]:
+    """Copy files as they came, under the hash of their content; return their keys."""
+    names = [f"{RAW}/{given.hash[:16]}/{place:03d}-{file.name}" for place, file in enumerate(given.files)]
+    for file, name in zip(given.files, names, strict=True):
+        store.upload_once(file, name)
+    return names
+
+
+def taken_in(store: Objects, names: Sequence[str], hash_: str, folder: Path) -> Source:
+    """Fetch files that were taken in, into `folder`."""
+    return Source(tuple(objects.download_all(store, names, folder)), hash_)
+
+
+def put(store: Objects, table: pl.DataFrame, name: str) -> str:
+    """Store a table among what was processed, under the hash of its bytes; return its key."""
+    with objects.scratch() as folder:
+        path = folder / f"{name}.parquet"
+        write(table, path)
+        key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
+        store.upload_once(path, key)
+    return key
 
 
 def write(table: pl.DataFrame, path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 
@@ -12,8 +11,6 @@ from mlops.pipeline import Phase, Record
 from mlops.progress import Phases
 from mlops.releasing import revision
 from mlops.storage import objects, tables
-from mlops.storage.objects import PROCESSED, RAW
-from mlops.storage.tables import Source
 from modules.fraud_detection import lineage, program
 from modules.fraud_detection.job import Job
 from modules.fraud_detection.settings import MODULE, Settings
@@ -26,24 +23,21 @@ from modules.fraud_detection.train import evaluate, explain, register, train
 def data(job: Job) -> Record:
     """Take the raw bytes in: copy the files as they came under the hash of their content."""
     with load_data.open_source(job.source, job.settings.simulation) as source:
-        home = f"{RAW}/{source.hash[:16]}"
-        names = [f"{home}/{place:03d}-{file.name}" for place, file in enumerate(source.files)]
-        for file, name in zip(source.files, names, strict=True):
-            job.platform.objects.upload_once(file, name)
-    return {"files": names, "hash": source.hash}
+        return {"files": tables.take_in(job.platform.objects, source), "hash": source.hash}
 
 
 def validate(job: Job) -> Record:
     """Hold every value against its limit, quarantine what fails, stop if too much does, clean the rest."""
     raw, settings = job.records["data"], job.settings
     with objects.scratch() as folder:
-        table = load_data.load(_raw_files(job, folder), settings.data)
+        files = tables.taken_in(job.platform.objects, raw["files"], raw["hash"], folder)
+        table = load_data.load(files, settings.data)
         now = datetime.now(UTC).replace(tzinfo=None)
         checked = data_validation.check(table, settings.data, settings.validation, now)
-        quarantine = _store(job, checked.quarantine, "quarantine") if checked.bad_rows else None
+        quarantine = tables.put(job.platform.objects, checked.quarantine, "quarantine") if checked.bad_rows else None
         data_validation.enforce(checked, settings.validation)
         clean = transform.clean(checked.good.drop(data_validation.ROW), settings.transform)
-        processed = _store(job, clean, "transactions")
+        processed = tables.put(job.platform.objects, clean, "transactions")
     record = {
         "processed": processed, "raw": raw["hash"], "raw_files": raw["files"], "rows": checked.rows,
         "bad_rows": checked.bad_rows, "quarantine": quarantine, "configuration": job.settings.hash,
@@ -83,21 +77,6 @@ PHASES: Mapping[str, Phase[Settings]] = {
 def run(job: Job, progress: Phases, only: str | None = None, resume: bool = False) -> None:
     """Run the phases, or one of them; nothing is registered unless all before it went well. Raises `BadInput`."""
     pipeline.run(job, PHASES, progress, only, resume)
-
-
-def _raw_files(job: Job, folder: Path) -> Source:
-    raw = job.records["data"]
-    return Source(tuple(objects.download_all(job.platform.objects, raw["files"], folder)), raw["hash"])
-
-
-def _store(job: Job, table: pl.DataFrame, name: str) -> str:
-    """Store a table under the hash of its bytes and return its key."""
-    with objects.scratch() as folder:
-        path = folder / f"{name}.parquet"
-        tables.write(table, path)
-        key = f"{PROCESSED}/{name}/{objects.digest(path)[:16]}.parquet"
-        job.platform.objects.upload_once(path, key)
-    return key
 
 
 if __name__ == "__main__":
