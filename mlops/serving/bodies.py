@@ -1,10 +1,11 @@
 """What stands in the body of a request, read strictly; what is wrong is said by field and rule, and never by value."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from mlops.errors import Refused
@@ -28,6 +29,19 @@ MISSING = re.compile(r"required field `([^`]*)`")
 NO_TIME = "is not a time such as 2026-01-31T12:00:00Z"
 ORIGIN = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
+
+
+T = TypeVar("T")
+
+
+def read(decode: Callable[[bytes | msgspec.Raw], T], body: bytes | msgspec.Raw, names: Sequence[str]) -> T:
+    """Decode a body whose fields have these names. Raises `Refused`, which names the field."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise refused(str(error), names) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise Refused(NO_OBJECT, status=400) from None
 
 
 def moment(text: str, field: str) -> int:

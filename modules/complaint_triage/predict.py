@@ -3,8 +3,8 @@
 import msgspec
 
 from mlops.contract import Record, Told
-from mlops.errors import Refused
-from mlops.serving.bodies import NAME, NO_OBJECT, NUMBERED, moment, refused
+from mlops.serving import bodies
+from mlops.serving.bodies import NAME, NUMBERED, moment
 from mlops.serving.deciding import Nouns
 from modules.complaint_triage.src.predictor import SAID
 
@@ -24,12 +24,7 @@ decode = msgspec.json.Decoder(Feedback).decode
 
 def read_told(body: bytes) -> Told:
     """Read what somebody says of the truth; its label is 1 where the complaint was misrouted. Raises `Refused`."""
-    try:
-        given = decode(body)
-    except msgspec.ValidationError as error:
-        raise refused(str(error), Feedback.__struct_fields__) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise Refused(NO_OBJECT, status=400) from None
+    given = bodies.read(decode, body, Feedback.__struct_fields__)
 
     def misrouted(record: Record) -> int:
         return int(record.said[SAID] != given.product)

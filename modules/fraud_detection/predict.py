@@ -6,8 +6,8 @@ import msgspec
 from msgspec import Meta
 
 from mlops.contract import Told
-from mlops.errors import Refused
-from mlops.serving.bodies import NAME, NO_OBJECT, NUMBERED, moment, refused
+from mlops.serving import bodies
+from mlops.serving.bodies import NAME, NUMBERED, moment
 from mlops.serving.deciding import Nouns
 from modules.fraud_detection import program
 
@@ -27,12 +27,7 @@ decode = msgspec.json.Decoder(Feedback).decode
 
 def read_told(body: bytes) -> Told:
     """Read what somebody says of the truth. Raises `Refused`."""
-    try:
-        given = decode(body)
-    except msgspec.ValidationError as error:
-        raise refused(str(error), Feedback.__struct_fields__) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        raise Refused(NO_OBJECT, status=400) from None
+    given = bodies.read(decode, body, Feedback.__struct_fields__)
     known_at = None if given.known_at is None else moment(given.known_at, "known_at")
     return Told(str(given.transaction_id), int(given.is_fraud), known_at)
 

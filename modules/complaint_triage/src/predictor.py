@@ -11,7 +11,8 @@ from msgspec import Meta
 
 from mlops.contract import Answer, Explanation, Labelled, Request
 from mlops.errors import Damaged, Refused
-from mlops.serving.bodies import NAME, NO_OBJECT, NUMBERED, moment, refused
+from mlops.serving import bodies
+from mlops.serving.bodies import NAME, NUMBERED, moment
 from modules.complaint_triage.src.data.complaints import ID, RECEIVED, TEXT, clean
 from modules.complaint_triage.src.models.artifact import Artifact
 
@@ -65,12 +66,7 @@ class Triage:
 
     def read(self, body: bytes | msgspec.Raw, now: int) -> Request:
         """Read a complaint. Raises `Refused`, which names the field."""
-        try:
-            given: Any = self._decode(body)
-        except msgspec.ValidationError as error:
-            raise refused(str(error), self.request.__struct_fields__) from None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise Refused(NO_OBJECT, status=400) from None
+        given: Any = bodies.read(self._decode, body, self.request.__struct_fields__)
         text = clean(given.text)
         if not text:
             raise Refused("is empty", TEXT)

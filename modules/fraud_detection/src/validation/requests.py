@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from mlops.errors import Refused
-from mlops.serving.bodies import LONGEST, NAME, NO_OBJECT, NUMBERED, moment, refused, since_origin
+from mlops.serving import bodies
+from mlops.serving.bodies import LONGEST, NAME, NUMBERED, moment, since_origin
 from mlops.values import seconds
 from modules.fraud_detection.src.data.dataset import DataSet
 from modules.fraud_detection.src.validation.limits import LARGEST, Limit, Validation, may_be_null
@@ -41,12 +42,7 @@ class Requests:
 
         `now` is microseconds since 1970. Raises `Refused`, which names the field and the rule and never the value.
         """
-        try:
-            given = self._decode(body)
-        except msgspec.ValidationError as error:
-            raise refused(str(error), self._names) from None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            raise Refused(NO_OBJECT, status=400) from None
+        given = bodies.read(self._decode, body, self._names)
         values = msgspec.structs.astuple(given)
         row = {name: finish(value) for (name, finish), value in zip(self._finish, values, strict=True)}
         if row[self._dataset.time.column] > now + self._skew:
